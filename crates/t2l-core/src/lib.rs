@@ -1,0 +1,1 @@
+//! Shared vocabulary of Text-to-LoRA: devices, adapter layouts and factors, traits, fused tensor operations

@@ -1,0 +1,1 @@
+//! Tasks, descriptions, prompt rendering, tokenised batches and samplers

@@ -1,0 +1,1 @@
+//! Text encoders that turn a task description into a vector

@@ -1,0 +1,1 @@
+//! Metrics, benchmarks, conditions, intervals and tables

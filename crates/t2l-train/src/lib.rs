@@ -1,0 +1,1 @@
+//! Trainers for Text-to-LoRA hypernetworks, with exact resume

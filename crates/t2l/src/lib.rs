@@ -1,0 +1,1 @@
+//! Text-to-LoRA: a sentence describing a task in, a LoRA adapter out

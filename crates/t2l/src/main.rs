@@ -1,0 +1,2 @@
+//! The `t2l` program.
+fn main() {}
