@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
 
-use super::AttentionMask;
+use super::{AdamW, AttentionMask};
 use crate::{InputDropout, RowFactors};
 
 pub(super) fn linear(x: Tensor<3>, weight: &Tensor<2>) -> Tensor<3> {
@@ -110,4 +110,14 @@ pub(super) fn label_nll(hidden: Tensor<2>, lm_head: &Tensor<2>, labels: Tensor<1
     }
     let mean: Tensor<1> = log_probs.mean_dim(1).squeeze_dim(1);
     nll.sub(mean.mul_scalar(smoothing))
+}
+
+pub(super) fn adamw([p, m, v]: [&Tensor<1>; 3], grad: &Tensor<1>, step: &AdamW) -> [Tensor<1>; 3] {
+    let rates = step.rates();
+    let grad = grad.clone().mul_scalar(rates.clip);
+    let m = m.clone().mul_scalar(rates.beta1).add(grad.clone().mul_scalar(1.0 - rates.beta1));
+    let v = v.clone().mul_scalar(rates.beta2).add(grad.square().mul_scalar(1.0 - rates.beta2));
+    let divisor = v.clone().sqrt().mul_scalar(rates.inverse_correction2).add_scalar(rates.epsilon);
+    let p = p.clone().mul_scalar(rates.decay).sub(m.clone().mul_scalar(rates.step).div(divisor));
+    [p, m, v]
 }

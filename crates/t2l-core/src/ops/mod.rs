@@ -4,6 +4,10 @@
 //! elsewhere the same maths is composed of Burn's operations.
 
 mod composed;
+#[cfg(feature = "flex")]
+mod flex;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
 
 use burn::tensor::{Int, Tensor};
 
@@ -42,6 +46,10 @@ pub fn linear(x: Tensor<3>, weight: &Tensor<2>) -> Tensor<3> {
 ///
 /// `x`: `[.., width]`, `weight`: `[width]`.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, eps: f64) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if let Some(out) = flex::norm::rms_norm(&x, weight, eps) {
+        return out;
+    }
     composed::rms_norm(x, weight, eps)
 }
 
@@ -49,6 +57,10 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, eps: f64) -> T
 ///
 /// `x`: `[batch, tokens, heads, head_dim]`, `cos` and `sin`: `[batch, tokens, head_dim / 2]`.
 pub fn rope(x: Tensor<4>, cos: &Tensor<3>, sin: &Tensor<3>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if let Some(out) = flex::rope::rope(&x, cos, sin) {
+        return out;
+    }
     composed::rope(x, cos, sin)
 }
 
@@ -65,6 +77,12 @@ pub fn attention(
     scale: f64,
     softcap: Option<f64>,
 ) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if softcap.is_none()
+        && let Some(out) = flex::attention::attention(&q, &k, &v, mask, scale)
+    {
+        return out;
+    }
     composed::attention(q, k, v, mask, scale, softcap)
 }
 
@@ -72,6 +90,10 @@ pub fn attention(
 ///
 /// `gate_up`: `[batch, tokens, 2·width]`, the gate first; gives `[batch, tokens, width]`.
 pub fn silu_gate(gate_up: Tensor<3>) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if let Some(out) = flex::gate::silu_gate(&gate_up) {
+        return out;
+    }
     composed::silu_gate(gate_up)
 }
 
@@ -86,6 +108,10 @@ pub fn low_rank(
     dropout: Option<InputDropout>,
     place: u64,
 ) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if let Some(out) = flex::low_rank::low_rank(&y, &x, factors, dropout, place) {
+        return out;
+    }
     composed::low_rank(y, x, factors, dropout, place)
 }
 
@@ -94,5 +120,64 @@ pub fn low_rank(
 /// `hidden`: `[n, width]` (after the final norm), `lm_head`: `[vocabulary, width]`, `labels`: `[n]`; gives `[n]`.
 /// `smoothing` spreads that share of the target evenly over the vocabulary, as torch does.
 pub fn label_nll(hidden: Tensor<2>, lm_head: &Tensor<2>, labels: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
+    #[cfg(feature = "flex")]
+    if let Some(out) = flex::nll::label_nll(&hidden, lm_head, &labels, smoothing) {
+        return out;
+    }
     composed::label_nll(hidden, lm_head, labels, smoothing)
+}
+
+/// Settings of one AdamW step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment (torch's place for it: after the bias correction).
+    pub epsilon: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Number of this step, from 1.
+    pub step: u64,
+    /// What the gradient is multiplied by first: the global-norm clip.
+    pub clip: f64,
+}
+
+struct AdamWRates {
+    clip: f32,
+    beta1: f32,
+    beta2: f32,
+    decay: f32,
+    step: f32,
+    inverse_correction2: f32,
+    epsilon: f32,
+}
+
+impl AdamW {
+    fn rates(&self) -> AdamWRates {
+        let correction = |beta: f64| 1.0 - beta.powf(self.step as f64);
+        AdamWRates {
+            clip: self.clip as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            decay: (1.0 - self.learning_rate * self.weight_decay) as f32,
+            step: (self.learning_rate / correction(self.beta1)) as f32,
+            inverse_correction2: (1.0 / correction(self.beta2).sqrt()) as f32,
+            epsilon: self.epsilon as f32,
+        }
+    }
+}
+
+/// One step of AdamW (Loshchilov & Hutter, as torch computes it) on plain tensors.
+///
+/// `[parameter, first moment, second moment]` and `grad`: all `[n]`; gives the new three.
+pub fn adamw(state: [&Tensor<1>; 3], grad: &Tensor<1>, step: &AdamW) -> [Tensor<1>; 3] {
+    #[cfg(feature = "flex")]
+    if let Some(new) = flex::adamw::adamw(state, grad, step) {
+        return new;
+    }
+    composed::adamw(state, grad, step)
 }

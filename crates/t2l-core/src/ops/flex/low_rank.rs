@@ -1,0 +1,94 @@
+//! Every row's own low-rank update: three thin products a row, forward and backward.
+
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use super::matrix::{Matrix, multiply_into};
+use super::{constant, finish, operand, tensor, values};
+use crate::{InputDropout, RowFactors};
+
+/// See [`crate::ops::low_rank`].
+pub fn low_rank(
+    y: &Tensor<3>,
+    x: &Tensor<3>,
+    factors: &RowFactors,
+    dropout: Option<InputDropout>,
+    place: u64,
+) -> Option<Tensor<3>> {
+    let [rows, tokens, input] = x.dims();
+    let [_, rank, _] = factors.a.dims();
+    let output = y.dims()[2];
+    let mut operands = [operand(y)?, operand(x)?, operand(&factors.a)?, operand(&factors.b)?];
+    for o in &mut operands {
+        o.values = o.values.to_contiguous();
+    }
+    let scaling = constant(&factors.scaling)?;
+    let [y, x, a, b] = operands.each_ref().map(|o| o.values.clone());
+
+    // What each row works on: its input as dropped out, and which input values those are.
+    let dropped = move |row: usize, x: &[f32]| -> Option<Vec<f32>> {
+        let dropout = dropout?;
+        let keep = (1.0 / (1.0 - dropout.p)) as f32;
+        let first = (row * tokens * input) as u64;
+        Some((first..).zip(x).map(|(i, &x)| if dropout.drops(place, i) { 0.0 } else { x * keep }).collect())
+    };
+
+    let mut out = values(&y).to_vec();
+    let mut low = vec![0.0f32; rows * tokens * rank];
+    out.par_chunks_mut(tokens * output).zip(low.par_chunks_mut(tokens * rank)).enumerate().for_each(
+        |(row, (out, low))| {
+            let x = &values(&x)[row * tokens * input..][..tokens * input];
+            let (a, b) = (row_matrix(values(&a), row, rank, input), row_matrix(values(&b), row, output, rank));
+            let masked = dropped(row, x);
+            let x = Matrix::new(masked.as_deref().unwrap_or(x), tokens, input);
+            multiply_into(low, rank, 0.0, x, a.t(), 1.0, false);
+            multiply_into(out, output, 1.0, Matrix::new(low, tokens, rank), b.t(), values(&scaling)[row], false);
+        },
+    );
+    let result = tensor(out, &[rows, tokens, output]);
+    Some(finish(operands, result, move |grad, [want_y, want_x, want_a, want_b]| {
+        let mut dx = vec![0.0f32; if want_x { rows * tokens * input } else { 0 }];
+        let mut da = vec![0.0f32; rows * rank * input];
+        let mut db = vec![0.0f32; rows * output * rank];
+        let dx_rows: Vec<Option<&mut [f32]>> =
+            if want_x { dx.chunks_mut(tokens * input).map(Some).collect() } else { (0..rows).map(|_| None).collect() };
+        let work = da.par_chunks_mut(rank * input).zip(db.par_chunks_mut(output * rank)).zip(dx_rows);
+        work.enumerate().for_each(|(row, ((da, db), dx))| {
+            let s = values(&scaling)[row];
+            let x = &values(&x)[row * tokens * input..][..tokens * input];
+            let (a, b) = (row_matrix(values(&a), row, rank, input), row_matrix(values(&b), row, output, rank));
+            let g = row_matrix(values(&grad), row, tokens, output);
+            let mut d_low = vec![0.0f32; tokens * rank];
+            multiply_into(&mut d_low, rank, 0.0, g, b, s, false);
+            let d_low = Matrix::new(&d_low, tokens, rank);
+            if want_b {
+                multiply_into(db, rank, 0.0, g.t(), row_matrix(&low, row, tokens, rank), s, false);
+            }
+            if want_a {
+                let masked = dropped(row, x);
+                let x = Matrix::new(masked.as_deref().unwrap_or(x), tokens, input);
+                multiply_into(da, input, 0.0, d_low.t(), x, 1.0, false);
+            }
+            if let Some(dx) = dx {
+                multiply_into(dx, input, 0.0, d_low, a, 1.0, false);
+                if let Some(dropout) = dropout {
+                    let keep = (1.0 / (1.0 - dropout.p)) as f32;
+                    let first = (row * tokens * input) as u64;
+                    for (i, d) in (first..).zip(dx) {
+                        *d = if dropout.drops(place, i) { 0.0 } else { *d * keep };
+                    }
+                }
+            }
+        });
+        [
+            want_y.then_some(grad),
+            want_x.then(|| tensor(dx, &[rows, tokens, input])),
+            want_a.then(|| tensor(da, &[rows, rank, input])),
+            want_b.then(|| tensor(db, &[rows, output, rank])),
+        ]
+    }))
+}
+
+fn row_matrix(values: &[f32], row: usize, rows: usize, cols: usize) -> Matrix<'_> {
+    Matrix::new(&values[row * rows * cols..][..rows * cols], rows, cols)
+}

@@ -1,0 +1,147 @@
+//! Every fused kernel against the composed form: values and gradients, on any shapes.
+
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use proptest::prelude::*;
+
+use super::{AdamW, AttentionMask, composed};
+use crate::{InputDropout, RowFactors};
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+}
+
+fn close<const D: usize>(a: &Tensor<D>, b: &Tensor<D>, what: &str) {
+    assert_eq!(a.dims(), b.dims(), "{what}");
+    let (a, b): (Vec<f32>, Vec<f32>) = (a.to_data().iter().collect(), b.to_data().iter().collect());
+    let largest = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+    for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+        assert!((a - b).abs() <= 2e-5 * largest, "{what}[{i}]: {a} against {b} (largest {largest})");
+    }
+}
+
+/// Compares values and the gradients with respect to every input, under a random weighting of the output.
+fn compare<const N: usize, const D: usize, const O: usize>(
+    inputs: [Tensor<D>; N],
+    fused: impl Fn(&[Tensor<D>; N]) -> Tensor<O>,
+    spelled_out: impl Fn(&[Tensor<D>; N]) -> Tensor<O>,
+) {
+    close(&fused(&inputs), &spelled_out(&inputs), "value, untracked");
+    let weighting = random(spelled_out(&inputs).dims());
+    let run = |f: &dyn Fn(&[Tensor<D>; N]) -> Tensor<O>| {
+        let tracked = inputs.each_ref().map(|x| Tensor::from_inner(x.clone()).require_grad());
+        let out = f(&tracked);
+        let grads = out.clone().mul(Tensor::from_inner(weighting.clone())).sum().backward();
+        (out.inner(), tracked.map(|x| x.grad(&grads).expect("every input has a gradient")))
+    };
+    let ((a, a_grads), (b, b_grads)) = (run(&fused), run(&spelled_out));
+    close(&a, &b, "value");
+    for (i, (a, b)) in a_grads.iter().zip(&b_grads).enumerate() {
+        close(a, b, &format!("gradient {i}"));
+    }
+}
+
+/// Constants go into a tracked computation as constants.
+fn constant<const D: usize>(like: &Tensor<3>, x: &Tensor<D>) -> Tensor<D> {
+    if like.device() == Device::flex() { x.clone() } else { Tensor::from_inner(x.clone()) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn rms_norm(batch in 1usize..4, tokens in 1usize..9, width in 1usize..70) {
+        let weight = random([width]);
+        compare(
+            [random([batch, tokens, width])],
+            |[x]| super::rms_norm(x.clone(), &constant(x, &weight), 1e-5),
+            |[x]| composed::rms_norm(x.clone(), &constant(x, &weight), 1e-5),
+        );
+    }
+
+    #[test]
+    fn silu_gate(batch in 1usize..4, tokens in 1usize..9, width in 1usize..40) {
+        compare(
+            [random([batch, tokens, 2 * width]).mul_scalar(4.0)],
+            |[x]| super::silu_gate(x.clone()),
+            |[x]| composed::silu_gate(x.clone()),
+        );
+    }
+
+    #[test]
+    fn rope(batch in 1usize..4, tokens in 1usize..9, heads in 1usize..4, half in 1usize..9) {
+        let angles = random([batch, tokens, half]);
+        let (cos, sin) = (angles.clone().cos(), angles.sin());
+        let split = |x: &Tensor<3>| x.clone().reshape([batch, tokens, heads, 2 * half]);
+        compare(
+            [random([batch, tokens, heads * 2 * half])],
+            |[x]| super::rope(split(x), &constant(x, &cos), &constant(x, &sin)),
+            |[x]| composed::rope(split(x), &constant(x, &cos), &constant(x, &sin)),
+        );
+    }
+
+    #[test]
+    fn attention(
+        batch in 1usize..4, past in 0usize..5, queries in 1usize..9, kv_heads in 1usize..3, group in 1usize..4,
+        head_dim in 1usize..9, window in proptest::option::of(1usize..6), start in 0usize..6,
+    ) {
+        let keys = past + queries;
+        let mask = AttentionMask { starts: (0..batch).map(|row| (start * row).min(keys)).collect(), window };
+        let widest = batch * keys * kv_heads * group * head_dim;
+        let q = |x: &Tensor<1>| x.clone().narrow(0, 0, batch * queries * kv_heads * group * head_dim).reshape([batch, queries, kv_heads * group, head_dim]);
+        let kv = |x: &Tensor<1>| x.clone().narrow(0, 0, batch * keys * kv_heads * head_dim).reshape([batch, keys, kv_heads, head_dim]);
+        compare(
+            [random([widest]), random([widest]), random([widest])],
+            |[a, b, c]| super::attention(q(a), kv(b), kv(c), &mask, 0.5, None),
+            |[a, b, c]| composed::attention(q(a), kv(b), kv(c), &mask, 0.5, None),
+        );
+    }
+
+    #[test]
+    fn low_rank(
+        rows in 1usize..4, tokens in 1usize..7, input in 1usize..20, output in 1usize..20, rank in 1usize..9,
+        p in proptest::option::of(0.05f64..0.6), seed: u64,
+    ) {
+        let dropout = p.map(|p| InputDropout { p, seed });
+        let scaling = random([rows, 1, 1]);
+        let run = |[y, x, a, b]: &[Tensor<3>; 4], fused: bool| {
+            let factors = RowFactors { a: a.clone(), b: b.clone(), scaling: constant(x, &scaling) };
+            if fused { super::low_rank(y.clone(), x.clone(), &factors, dropout, 3) } else { composed::low_rank(y.clone(), x.clone(), &factors, dropout, 3) }
+        };
+        compare(
+            [random([rows, tokens, output]), random([rows, tokens, input]), random([rows, rank, input]), random([rows, output, rank])],
+            |inputs| run(inputs, true),
+            |inputs| run(inputs, false),
+        );
+    }
+
+    #[test]
+    fn label_nll(n in 1usize..150, width in 1usize..20, vocabulary in 2usize..90, smoothing in prop_oneof![Just(0.0), Just(0.1)]) {
+        let head = random([vocabulary, width]);
+        let labels: Vec<i32> = (0..n).map(|i| (i * 7 % vocabulary) as i32).collect();
+        let run = |x: &Tensor<2>, fused: bool| {
+            let labels: Tensor<1, Int> = Tensor::from_data(TensorData::new(labels.clone(), [n]), &Device::flex());
+            let tracked = x.device() != Device::flex();
+            let head = if tracked { Tensor::from_inner(head.clone()) } else { head.clone() };
+            let labels = if tracked { Tensor::from_inner(labels) } else { labels };
+            if fused { super::label_nll(x.clone(), &head, labels, smoothing) } else { composed::label_nll(x.clone(), &head, labels, smoothing) }
+        };
+        compare([random([n, width])], |[x]| run(x, true), |[x]| run(x, false));
+    }
+
+    #[test]
+    fn adamw(n in 1usize..50, step in 1u64..20) {
+        let step = AdamW { learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1, step, clip: 0.7 };
+        let (p, m, v, g) = (random([n]), random([n]), random([n]).square(), random([n]));
+        for (a, b) in super::adamw([&p, &m, &v], &g, &step).iter().zip(&composed::adamw([&p, &m, &v], &g, &step)) {
+            close(a, b, "state");
+        }
+    }
+}
+
+#[test]
+fn a_query_that_sees_nothing_gives_zeros() {
+    let mask = AttentionMask { starts: vec![2], window: None };
+    let x = random([1, 3, 2, 4]);
+    let out = super::attention(x.clone(), x.clone(), x, &mask, 1.0, None);
+    assert_eq!(out.narrow(1, 0, 2).abs().max().into_scalar::<f32>(), 0.0);
+}
