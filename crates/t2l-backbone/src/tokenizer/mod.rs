@@ -1,0 +1,111 @@
+//! Text to token ids and back, from a `tokenizer.json` or from the vocabulary inside a GGUF file.
+
+mod error;
+mod from_folder;
+mod from_gguf;
+mod pre_types;
+mod sentencepiece;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::TokenizerError;
+pub use stream::TextStream;
+
+use tokenizers::Tokenizer;
+
+/// A language model's tokenizer, with the ids of its special tokens.
+#[derive(Debug, Clone)]
+pub struct ModelTokenizer {
+    inner: Tokenizer,
+    specials: SpecialIds,
+}
+
+/// The ids that mean something to whoever generates text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct SpecialIds {
+    bos: Option<u32>,
+    eos: Option<u32>,
+    pad: Option<u32>,
+    /// Ids that end an answer: `eos` first, then the ends of a turn.
+    stops: Vec<u32>,
+}
+
+impl SpecialIds {
+    fn new(bos: Option<u32>, eos: Option<u32>, pad: Option<u32>, further_stops: &[u32]) -> Self {
+        let mut stops = Vec::new();
+        for id in eos.iter().chain(further_stops) {
+            if !stops.contains(id) {
+                stops.push(*id);
+            }
+        }
+        Self { bos, eos, pad, stops }
+    }
+}
+
+impl ModelTokenizer {
+    /// The token ids of a text. Special tokens written out in the text are recognised; none is added.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_with(text, false)
+    }
+
+    /// The token ids of a text with whatever the model's own recipe puts around it, a beginning-of-sequence
+    /// token for example.
+    pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_with(text, true)
+    }
+
+    fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+        match self.inner.encode_fast(text, add_special) {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(error) => Err(TokenizerError::Encode(error.to_string())),
+        }
+    }
+
+    /// The text of token ids, without the special tokens when `skip_special`. Bytes that are no UTF-8
+    /// become U+FFFD; ids outside the vocabulary are passed over.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
+        self.inner.decode(ids, skip_special).map_err(|error| TokenizerError::Decode(error.to_string()))
+    }
+
+    /// Decodes token by token, giving out only whole characters.
+    pub fn stream(&self, skip_special: bool) -> TextStream<'_> {
+        TextStream::new(self, skip_special)
+    }
+
+    /// The id of a token spelled as the vocabulary spells it.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The vocabulary's spelling of a token.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// How many tokens there are, special ones included.
+    pub fn vocabulary(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The beginning-of-sequence token.
+    pub fn bos(&self) -> Option<u32> {
+        self.specials.bos
+    }
+
+    /// The end-of-sequence token.
+    pub fn eos(&self) -> Option<u32> {
+        self.specials.eos
+    }
+
+    /// The padding token.
+    pub fn pad(&self) -> Option<u32> {
+        self.specials.pad
+    }
+
+    /// The tokens that end an answer: [`eos`](Self::eos) and the model's ends of a turn.
+    pub fn stops(&self) -> &[u32] {
+        &self.specials.stops
+    }
+}
