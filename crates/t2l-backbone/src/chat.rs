@@ -1,1 +1,167 @@
-//! Conversations to text.
+//! Conversations to the text a model was trained on. Every instruct model brings its own recipe, a Jinja
+//! template; it is rendered here as Hugging Face transformers renders it, within bounds, since a template
+//! is a program from a file that may come from anywhere.
+
+mod error;
+mod functions;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+use minijinja::{Environment, Value, context};
+use serde::{Deserialize, Serialize};
+
+pub use error::ChatError;
+
+/// Steps that one rendering may take; long conversations need some ten thousand.
+const FUEL: u64 = 5_000_000;
+/// Bytes that one rendering may write.
+const LONGEST: usize = 64 << 20;
+
+/// Who says something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions that hold for the whole conversation.
+    System,
+    /// Whoever asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Message {
+    /// Who says it.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A system turn.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self { role: Role::System, content: content.into() }
+    }
+
+    /// A user's turn.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self { role: Role::User, content: content.into() }
+    }
+
+    /// A turn of the model.
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self { role: Role::Assistant, content: content.into() }
+    }
+}
+
+/// A model's recipe for writing conversations.
+///
+/// ```
+/// use t2l_backbone::chat::{ChatTemplate, Message};
+///
+/// let source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}\
+///               {% if add_generation_prompt %}<assistant>{% endif %}";
+/// let template = ChatTemplate::new(source.into(), None, None)?;
+/// assert_eq!(template.render(&[Message::user("Hi")], true)?, "<user>Hi\n<assistant>");
+/// # Ok::<(), t2l_backbone::chat::ChatError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    source: String,
+    bos_token: Option<String>,
+    eos_token: Option<String>,
+    environment: Environment<'static>,
+}
+
+impl ChatTemplate {
+    /// Takes a template's text and the tokens that it may write as `bos_token` and `eos_token`.
+    /// Fails when the text is no valid template.
+    pub fn new(source: String, bos_token: Option<String>, eos_token: Option<String>) -> Result<Self, ChatError> {
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_fuel(Some(FUEL));
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        functions::add_to(&mut environment);
+        let source = source::without_generation_marks(source);
+        environment.template_from_str(&source)?;
+        Ok(Self { source, bos_token, eos_token, environment })
+    }
+
+    /// The text of a conversation; with `add_generation_prompt`, up to where the model's answer begins.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
+        let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
+        let context = context! {
+            messages,
+            add_generation_prompt,
+            bos_token => token(&self.bos_token),
+            eos_token => token(&self.eos_token),
+            tools => (),
+            documents => (),
+        };
+        let mut text = BoundedText(Vec::new());
+        self.environment.template_from_str(&self.source)?.render_to_write(context, &mut text)?;
+        String::from_utf8(text.0).map_err(|error| ChatError::Render(error.to_string()))
+    }
+
+    /// Like [`render`](Self::render), without the system turn that some templates write when the
+    /// conversation has none. A conversation with its own system turn is rendered as usual.
+    ///
+    /// No template offers this, so it is read off: the conversation is rendered as the continuation of
+    /// an earlier exchange, and the rendering of that exchange is taken off the front.
+    pub fn render_bare(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
+        let ordinary = self.render(messages, add_generation_prompt)?;
+        if messages.iter().any(|message| message.role == Role::System) {
+            return Ok(ordinary);
+        }
+        let bos = self.bos_token.as_deref().filter(|bos| ordinary.starts_with(bos)).unwrap_or("");
+        let earlier = [Message::user("A"), Message::assistant("B")];
+        let continued = [&earlier, messages].concat();
+        if let (Ok(front), Ok(whole)) = (self.render(&earlier, false), self.render(&continued, add_generation_prompt))
+            && let Some(rest) = whole.strip_prefix(&front)
+        {
+            return Ok(format!("{bos}{rest}"));
+        }
+        // Some templates write the last answer differently from earlier ones. Then: where a system turn
+        // given by hand only adds text before the ordinary rendering, that has no system turn of its own.
+        let with_system = [&[Message::system("S")], messages].concat();
+        if let (Ok(with_system), Some(body)) =
+            (self.render(&with_system, add_generation_prompt), ordinary.strip_prefix(bos))
+            && with_system.ends_with(body)
+        {
+            return Ok(ordinary);
+        }
+        Err(ChatError::NotSeparable)
+    }
+
+    /// The token that the template writes as `bos_token`.
+    pub fn bos_token(&self) -> Option<&str> {
+        self.bos_token.as_deref()
+    }
+
+    /// The token that the template writes as `eos_token`.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.eos_token.as_deref()
+    }
+}
+
+/// Collects what a template writes and stops it at [`LONGEST`].
+struct BoundedText(Vec<u8>);
+
+impl std::io::Write for BoundedText {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > LONGEST {
+            return Err(std::io::Error::from(std::io::ErrorKind::FileTooLarge));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,1 +1,38 @@
-//! Text encoders that turn a task description into a vector
+//! Text encoders: f(z) turns a task description into the task embedding a hypernetwork reads.
+//!
+//! [`BertEncoder`] loads models of the BERT family (MiniLM, BGE, E5, XLM-R) and GTE v1.5 from a folder of Hugging Face
+//! files, one stack switched by config.json. [`EmbeddingTable`] keeps the embeddings of many descriptions in a file.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use t2l_core::TextEncoder;
+//! use t2l_encoder::{BertEncoder, EncoderError};
+//!
+//! fn embed(folder: &std::path::Path, device: &Device) -> Result<(), EncoderError> {
+//!     let encoder = BertEncoder::load(folder, device)?.with_id("sentence-transformers/all-MiniLM-L6-v2");
+//!     let encoded = encoder.encode(&["Translate the sentence into French", "Add the numbers"])?;
+//!     assert_eq!(encoded.embeddings.dims(), [2, encoder.width()]);
+//!     Ok(())
+//! }
+//! ```
+
+mod batch;
+pub mod config;
+mod encoder;
+mod error;
+mod format;
+mod model;
+pub mod pooling;
+pub mod rope;
+mod sentence;
+mod table;
+mod tokenize;
+mod weights;
+
+pub use batch::TokenBatch;
+pub use encoder::{BertEncoder, MAX_DESCRIPTION_BYTES};
+pub use error::EncoderError;
+pub use format::format_description;
+pub use model::BertModel;
+pub use pooling::Pooling;
+pub use table::EmbeddingTable;

@@ -11,6 +11,7 @@ mod stream;
 mod tests;
 
 pub use error::TokenizerError;
+pub(crate) use from_folder::{read_object, token_text};
 pub use stream::TextStream;
 
 use tokenizers::Tokenizer;

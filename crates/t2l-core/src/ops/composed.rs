@@ -57,6 +57,28 @@ pub(super) fn attention(
     weights.matmul(v).swap_dims(1, 2)
 }
 
+pub(super) fn rope_attention(
+    qkv: Tensor<3>,
+    cos: &Tensor<3>,
+    sin: &Tensor<3>,
+    [heads, kv_heads]: [usize; 2],
+    mask: &AttentionMask,
+    scale: f64,
+) -> Tensor<3> {
+    let [batch, tokens, width] = qkv.dims();
+    let head_dim = width / (heads + 2 * kv_heads);
+    let part = |first: usize, heads: usize| {
+        qkv.clone().narrow(2, first * head_dim, heads * head_dim).reshape([batch, tokens, heads, head_dim])
+    };
+    let q = super::rope(part(0, heads), cos, sin);
+    let k = super::rope(part(heads, kv_heads), cos, sin);
+    super::attention(q, k, part(heads + kv_heads, kv_heads), mask, scale, None).reshape([
+        batch,
+        tokens,
+        heads * head_dim,
+    ])
+}
+
 /// For each (row, query, key) whether the key is hidden, and for each (row, query) whether it sees nothing at all.
 fn hidden_keys(mask: &AttentionMask, batch: usize, queries: usize, keys: usize) -> (Vec<bool>, Vec<bool>) {
     let mut hidden = Vec::with_capacity(batch * queries * keys);
@@ -78,6 +100,7 @@ pub(super) fn silu_gate(gate_up: Tensor<3>) -> Tensor<3> {
 
 pub(super) fn low_rank(
     y: Tensor<3>,
+    first: usize,
     x: Tensor<3>,
     factors: &RowFactors,
     dropout: Option<InputDropout>,
@@ -88,7 +111,14 @@ pub(super) fn low_rank(
         None => x,
     };
     let low = x.matmul(factors.a.clone().transpose()).mul(factors.scaling.clone());
-    y.add(low.matmul(factors.b.clone().transpose()))
+    let update = low.matmul(factors.b.clone().transpose());
+    let ([rows, tokens, width], out) = (y.dims(), update.dims()[2]);
+    if out == width {
+        return y.add(update);
+    }
+    let columns = [0..rows, 0..tokens, first..first + out];
+    let updated = y.clone().slice(columns.clone()).add(update);
+    y.slice_assign(columns, updated)
 }
 
 /// 0 where an input is dropped, `1 / (1 - p)` elsewhere. Shape of `x`: `[rows, tokens, in]`.

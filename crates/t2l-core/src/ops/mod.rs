@@ -86,6 +86,25 @@ pub fn attention(
     composed::attention(q, k, v, mask, scale, softcap)
 }
 
+/// [`rope`] and [`attention`] over one concatenated projection, for a forward pass without a cache.
+///
+/// `qkv`: `[batch, tokens, (heads + 2·kv_heads)·head_dim]`, queries first; gives `[batch, tokens, heads·head_dim]`.
+/// `heads`: query heads and key/value heads.
+pub fn rope_attention(
+    qkv: Tensor<3>,
+    cos: &Tensor<3>,
+    sin: &Tensor<3>,
+    heads: [usize; 2],
+    mask: &AttentionMask,
+    scale: f64,
+) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if let Some(out) = flex::attention::rope_attention(&qkv, cos, sin, heads, mask, scale) {
+        return out;
+    }
+    composed::rope_attention(qkv, cos, sin, heads, mask, scale)
+}
+
 /// Gated activation of a SwiGLU block: `silu(gate) · up`.
 ///
 /// `gate_up`: `[batch, tokens, 2·width]`, the gate first; gives `[batch, tokens, width]`.
@@ -97,22 +116,23 @@ pub fn silu_gate(gate_up: Tensor<3>) -> Tensor<3> {
     composed::silu_gate(gate_up)
 }
 
-/// Adds every row's own low-rank update: `y + s·(dropout(x)·Aᵀ)·Bᵀ`.
+/// Adds every row's own low-rank update to some columns of `y`: `y[.., first..first + out] += s·(dropout(x)·Aᵀ)·Bᵀ`.
 ///
-/// `y`: `[rows, tokens, out]`, `x`: `[rows, tokens, in]`. `place` numbers the (layer, module) so that each draws its
+/// `y`: `[rows, tokens, at least first + out]` (one projection, or several concatenated), `x`: `[rows, tokens, in]`. `place` numbers the (layer, module) so that each draws its
 /// own dropout mask.
 pub fn low_rank(
     y: Tensor<3>,
+    first: usize,
     x: Tensor<3>,
     factors: &RowFactors,
     dropout: Option<InputDropout>,
     place: u64,
 ) -> Tensor<3> {
     #[cfg(feature = "flex")]
-    if let Some(out) = flex::low_rank::low_rank(&y, &x, factors, dropout, place) {
+    if let Some(out) = flex::low_rank::low_rank(&y, first, &x, factors, dropout, place) {
         return out;
     }
-    composed::low_rank(y, x, factors, dropout, place)
+    composed::low_rank(y, first, x, factors, dropout, place)
 }
 
 /// Cross-entropy of each position against a label, without ever keeping the logits.

@@ -97,18 +97,35 @@ proptest! {
     }
 
     #[test]
+    fn rope_attention(
+        batch in 1usize..4, tokens in 1usize..9, kv_heads in 1usize..3, group in 1usize..4, half in 1usize..5,
+        window in proptest::option::of(1usize..6), start in 0usize..6,
+    ) {
+        let mask = AttentionMask { starts: (0..batch).map(|row| (start * row).min(tokens)).collect(), window };
+        let angles = random([batch, tokens, half]);
+        let (cos, sin) = (angles.clone().cos(), angles.sin());
+        let heads = [kv_heads * group, kv_heads];
+        compare(
+            [random([batch, tokens, (heads[0] + 2 * kv_heads) * 2 * half])],
+            |[x]| super::rope_attention(x.clone(), &constant(x, &cos), &constant(x, &sin), heads, &mask, 0.4),
+            |[x]| composed::rope_attention(x.clone(), &constant(x, &cos), &constant(x, &sin), heads, &mask, 0.4),
+        );
+    }
+
+    #[test]
     fn low_rank(
         rows in 1usize..4, tokens in 1usize..7, input in 1usize..20, output in 1usize..20, rank in 1usize..9,
+        first in 0usize..5, after in 0usize..5,
         p in proptest::option::of(0.05f64..0.6), seed: u64,
     ) {
         let dropout = p.map(|p| InputDropout { p, seed });
         let scaling = random([rows, 1, 1]);
         let run = |[y, x, a, b]: &[Tensor<3>; 4], fused: bool| {
             let factors = RowFactors { a: a.clone(), b: b.clone(), scaling: constant(x, &scaling) };
-            if fused { super::low_rank(y.clone(), x.clone(), &factors, dropout, 3) } else { composed::low_rank(y.clone(), x.clone(), &factors, dropout, 3) }
+            if fused { super::low_rank(y.clone(), first, x.clone(), &factors, dropout, 3) } else { composed::low_rank(y.clone(), first, x.clone(), &factors, dropout, 3) }
         };
         compare(
-            [random([rows, tokens, output]), random([rows, tokens, input]), random([rows, rank, input]), random([rows, output, rank])],
+            [random([rows, tokens, first + output + after]), random([rows, tokens, input]), random([rows, rank, input]), random([rows, output, rank])],
             |inputs| run(inputs, true),
             |inputs| run(inputs, false),
         );

@@ -10,6 +10,7 @@ use crate::{InputDropout, RowFactors};
 /// See [`crate::ops::low_rank`].
 pub fn low_rank(
     y: &Tensor<3>,
+    first: usize,
     x: &Tensor<3>,
     factors: &RowFactors,
     dropout: Option<InputDropout>,
@@ -17,7 +18,7 @@ pub fn low_rank(
 ) -> Option<Tensor<3>> {
     let [rows, tokens, input] = x.dims();
     let [_, rank, _] = factors.a.dims();
-    let output = y.dims()[2];
+    let (width, output) = (y.dims()[2], factors.b.dims()[1]);
     let mut operands = [operand(y)?, operand(x)?, operand(&factors.a)?, operand(&factors.b)?];
     for o in &mut operands {
         o.values = o.values.to_contiguous();
@@ -35,17 +36,25 @@ pub fn low_rank(
 
     let mut out = values(&y).to_vec();
     let mut low = vec![0.0f32; rows * tokens * rank];
-    out.par_chunks_mut(tokens * output).zip(low.par_chunks_mut(tokens * rank)).enumerate().for_each(
+    out.par_chunks_mut(tokens * width).zip(low.par_chunks_mut(tokens * rank)).enumerate().for_each(
         |(row, (out, low))| {
             let x = &values(&x)[row * tokens * input..][..tokens * input];
             let (a, b) = (row_matrix(values(&a), row, rank, input), row_matrix(values(&b), row, output, rank));
             let masked = dropped(row, x);
             let x = Matrix::new(masked.as_deref().unwrap_or(x), tokens, input);
             multiply_into(low, rank, 0.0, x, a.t(), 1.0, false);
-            multiply_into(out, output, 1.0, Matrix::new(low, tokens, rank), b.t(), values(&scaling)[row], false);
+            multiply_into(
+                &mut out[first..],
+                width,
+                1.0,
+                Matrix::new(low, tokens, rank),
+                b.t(),
+                values(&scaling)[row],
+                false,
+            );
         },
     );
-    let result = tensor(out, &[rows, tokens, output]);
+    let result = tensor(out, &[rows, tokens, width]);
     Some(finish(operands, result, move |grad, [want_y, want_x, want_a, want_b]| {
         let mut dx = vec![0.0f32; if want_x { rows * tokens * input } else { 0 }];
         let mut da = vec![0.0f32; rows * rank * input];
@@ -57,7 +66,7 @@ pub fn low_rank(
             let s = values(&scaling)[row];
             let x = &values(&x)[row * tokens * input..][..tokens * input];
             let (a, b) = (row_matrix(values(&a), row, rank, input), row_matrix(values(&b), row, output, rank));
-            let g = row_matrix(values(&grad), row, tokens, output);
+            let g = Matrix::rows(&values(&grad)[row * tokens * width + first..], tokens, output, width);
             let mut d_low = vec![0.0f32; tokens * rank];
             multiply_into(&mut d_low, rank, 0.0, g, b, s, false);
             let d_low = Matrix::new(&d_low, tokens, rank);

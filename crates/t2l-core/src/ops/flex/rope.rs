@@ -25,16 +25,22 @@ fn rotate(x: &FlexTensor, cos: &FlexTensor, sin: &FlexTensor, dims: [usize; 4], 
     let tables = values(cos).par_chunks(half).zip(values(sin).par_chunks(half));
     let tokens = out.par_chunks_mut(heads * head_dim).zip(values(x).par_chunks(heads * head_dim)).zip(tables);
     tokens.with_min_len(32).for_each(|((out, x), (cos, sin))| {
-        vectorised(|| {
-            for (out, x) in out.chunks_exact_mut(head_dim).zip(x.chunks_exact(head_dim)) {
-                let ((low, high), (a, b)) = (out.split_at_mut(half), x.split_at(half));
-                for i in 0..half {
-                    let s = sin[i] * direction;
-                    low[i] = a[i] * cos[i] - b[i] * s;
-                    high[i] = b[i] * cos[i] + a[i] * s;
-                }
-            }
-        });
+        out.copy_from_slice(x);
+        vectorised(|| turn_token(out, cos, sin, direction));
     });
     tensor(out, &dims)
+}
+
+/// Rotates all heads of one token in place. `cos` and `sin`: `[head_dim / 2]`.
+#[inline(always)]
+pub fn turn_token(heads: &mut [f32], cos: &[f32], sin: &[f32], direction: f32) {
+    let half = cos.len();
+    for head in heads.chunks_exact_mut(2 * half) {
+        let (low, high) = head.split_at_mut(half);
+        for (((a, b), &cos), &sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+            let (x, y, sin) = (*a, *b, sin * direction);
+            *a = x * cos - y * sin;
+            *b = y * cos + x * sin;
+        }
+    }
 }
