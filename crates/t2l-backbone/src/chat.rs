@@ -104,7 +104,7 @@ impl ChatTemplate {
             documents => (),
         };
         let mut text = BoundedText(Vec::new());
-        self.environment.template_from_str(&self.source)?.render_to_write(context, &mut text)?;
+        self.environment.template_from_str(&self.source)?.render_captured_to(context, &mut text)?;
         String::from_utf8(text.0).map_err(|error| ChatError::Render(error.to_string()))
     }
 

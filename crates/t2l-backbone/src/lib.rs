@@ -1,6 +1,14 @@
-//! Frozen decoder language models in Burn that wear a different adapter in every row of a batch
+//! Frozen decoder language models in Burn that wear a different adapter in every row of a batch.
 
+mod cache;
 pub mod chat;
+pub mod decoder;
+mod error;
 pub mod gguf;
 mod mapped;
 pub mod tokenizer;
+mod weights;
+
+pub use cache::KvCache;
+pub use decoder::{Decoder, DecoderConfig};
+pub use error::BackboneError;

@@ -16,6 +16,8 @@ mod tensor;
 mod value;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::{

@@ -1,0 +1,232 @@
+//! One decoder layer: attention and gated MLP, each with its norms, each module with its adapters.
+
+use burn::tensor::{Device, Tensor, activation};
+use t2l_core::ops::AttentionMask;
+use t2l_core::{AdapterBatch, ops};
+
+use super::rope::Rotations;
+use super::{Activation, DecoderConfig};
+use crate::BackboneError;
+use crate::cache::KvCache;
+use crate::weights::Weights;
+
+/// Weights of one layer, `[out, in]`. Projections with one input are one matrix.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    /// q, k, v.
+    qkv: Linear,
+    output: Linear,
+    /// gate, up.
+    gate_up: Linear,
+    down: Linear,
+    input_norm: Tensor<1>,
+    /// After attention where the family has one (Gemma).
+    attention_norm: Option<Tensor<1>>,
+    mlp_norm: Tensor<1>,
+    /// After the MLP where the family has one (Gemma).
+    output_norm: Option<Tensor<1>>,
+    /// Of every query and key head.
+    head_norms: Option<(Tensor<1>, Tensor<1>)>,
+}
+
+#[derive(Debug, Clone)]
+struct Linear {
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+}
+
+impl Linear {
+    fn load(weights: &Weights, modules: &[(String, usize)], input: usize, bias: bool, device: &Device) -> Result<Self, BackboneError> {
+        let named = |kind: &str| -> Vec<(String, usize)> {
+            modules.iter().map(|(name, out)| (format!("{name}.{kind}"), *out)).collect()
+        };
+        let weight = weights.stacked(&named("weight"), input, device)?;
+        let bias = match bias {
+            true => {
+                let parts = named("bias").into_iter().map(|(name, out)| weights.tensor(&name, [out], device));
+                Some(Tensor::cat(parts.collect::<Result<_, _>>()?, 0))
+            }
+            false => None,
+        };
+        Ok(Self { weight, bias })
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let y = ops::linear(x, &self.weight);
+        match &self.bias {
+            Some(bias) => y + bias.clone().unsqueeze(),
+            None => y,
+        }
+    }
+
+    fn for_training(&self) -> Self {
+        Self { weight: Tensor::from_inner(self.weight.clone()), bias: self.bias.clone().map(Tensor::from_inner) }
+    }
+}
+
+/// A norm's weight, with Gemma's offset folded in.
+pub(super) fn norm(config: &DecoderConfig, weights: &Weights, name: &str, width: usize, device: &Device) -> Result<Tensor<1>, BackboneError> {
+    let weight: Tensor<1> = weights.tensor(name, [width], device)?;
+    Ok(if config.norm_plus_one { weight.add_scalar(1.0) } else { weight })
+}
+
+impl Layer {
+    pub(super) fn load(config: &DecoderConfig, weights: &Weights, layer: usize, device: &Device) -> Result<Self, BackboneError> {
+        let c = config;
+        let name = |rest: &str| format!("model.layers.{layer}.{rest}");
+        let hidden_norm = |rest: &str| norm(c, weights, &name(rest), c.hidden_size, device);
+        let head_norm = |rest: &str| norm(c, weights, &name(rest), c.head_dim, device);
+        let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let linear = |modules: &[(&str, usize)], input: usize, bias: bool| {
+            let modules: Vec<(String, usize)> = modules.iter().map(|(m, out)| (name(m), *out)).collect();
+            Linear::load(weights, &modules, input, bias, device)
+        };
+        Ok(Self {
+            qkv: linear(
+                &[("self_attn.q_proj", q), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv)],
+                c.hidden_size,
+                c.qkv_bias,
+            )?,
+            output: linear(&[("self_attn.o_proj", c.hidden_size)], q, c.output_bias)?,
+            gate_up: linear(
+                &[("mlp.gate_proj", c.intermediate_size), ("mlp.up_proj", c.intermediate_size)],
+                c.hidden_size,
+                c.mlp_bias,
+            )?,
+            down: linear(&[("mlp.down_proj", c.hidden_size)], c.intermediate_size, c.mlp_bias)?,
+            input_norm: hidden_norm("input_layernorm.weight")?,
+            attention_norm: match c.post_norms {
+                true => Some(hidden_norm("post_attention_layernorm.weight")?),
+                false => None,
+            },
+            mlp_norm: hidden_norm(match c.post_norms {
+                true => "pre_feedforward_layernorm.weight",
+                false => "post_attention_layernorm.weight",
+            })?,
+            output_norm: match c.post_norms {
+                true => Some(hidden_norm("post_feedforward_layernorm.weight")?),
+                false => None,
+            },
+            head_norms: match c.qk_norm {
+                true => Some((head_norm("self_attn.q_norm.weight")?, head_norm("self_attn.k_norm.weight")?)),
+                false => None,
+            },
+        })
+    }
+
+    pub(super) fn for_training(&self) -> Self {
+        let norm = |n: &Tensor<1>| Tensor::from_inner(n.clone());
+        Self {
+            qkv: self.qkv.for_training(),
+            output: self.output.for_training(),
+            gate_up: self.gate_up.for_training(),
+            down: self.down.for_training(),
+            input_norm: norm(&self.input_norm),
+            attention_norm: self.attention_norm.as_ref().map(norm),
+            mlp_norm: norm(&self.mlp_norm),
+            output_norm: self.output_norm.as_ref().map(norm),
+            head_norms: self.head_norms.as_ref().map(|(q, k)| (norm(q), norm(k))),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "everything a layer depends on, named once")]
+    pub(super) fn forward(
+        &self,
+        config: &DecoderConfig,
+        layer: usize,
+        stream: Tensor<3>,
+        starts: &[usize],
+        rotations: &Rotations,
+        cache: Option<&mut KvCache>,
+        adapters: &AdapterBatch,
+    ) -> Tensor<3> {
+        let worn = Worn { adapters, layer };
+        let x = ops::rms_norm(stream.clone(), &self.input_norm, config.norm_eps);
+        let mut attended = self.attend(config, layer, x, starts, rotations, cache, &worn);
+        if let Some(norm) = &self.attention_norm {
+            attended = ops::rms_norm(attended, norm, config.norm_eps);
+        }
+        let stream = stream + attended;
+        let x = ops::rms_norm(stream.clone(), &self.mlp_norm, config.norm_eps);
+        let mut out = self.mlp(config, x, &worn);
+        if let Some(norm) = &self.output_norm {
+            out = ops::rms_norm(out, norm, config.norm_eps);
+        }
+        stream + out
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "everything attention depends on, named once")]
+    fn attend(
+        &self,
+        config: &DecoderConfig,
+        layer: usize,
+        x: Tensor<3>,
+        starts: &[usize],
+        rotations: &Rotations,
+        cache: Option<&mut KvCache>,
+        worn: &Worn<'_>,
+    ) -> Tensor<3> {
+        let [batch, tokens, _] = x.dims();
+        let (heads, kv_heads, head_dim) = (config.heads, config.kv_heads, config.head_dim);
+        let window = config.window_of(layer);
+        let mask = AttentionMask { starts: starts.to_vec(), window };
+        let (cos, sin) = rotations.of(window.is_some());
+        let mut qkv = self.qkv.forward(x.clone());
+        for (module, first) in [("q_proj", 0), ("k_proj", heads), ("v_proj", heads + kv_heads)] {
+            qkv = worn.add(module, qkv, first * head_dim, &x);
+        }
+        let plain = cache.is_none() && self.head_norms.is_none() && config.attention_softcap.is_none();
+        let attended = if plain {
+            ops::rope_attention(qkv, cos, sin, [heads, kv_heads], &mask, config.attention_scale)
+        } else {
+            let part = |first: usize, heads: usize| -> Tensor<4> {
+                qkv.clone().narrow(2, first * head_dim, heads * head_dim).reshape([batch, tokens, heads, head_dim])
+            };
+            let (mut q, mut k, mut v) = (part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads));
+            if let Some((q_norm, k_norm)) = &self.head_norms {
+                q = ops::rms_norm(q, q_norm, config.norm_eps);
+                k = ops::rms_norm(k, k_norm, config.norm_eps);
+            }
+            let q = ops::rope(q, cos, sin);
+            k = ops::rope(k, cos, sin);
+            if let Some(cache) = cache {
+                (k, v) = cache.append(layer, k, v);
+            }
+            let attended = ops::attention(q, k, v, &mask, config.attention_scale, config.attention_softcap);
+            attended.reshape([batch, tokens, heads * head_dim])
+        };
+        let out = self.output.forward(attended.clone());
+        worn.add("o_proj", out, 0, &attended)
+    }
+
+    fn mlp(&self, config: &DecoderConfig, x: Tensor<3>, worn: &Worn<'_>) -> Tensor<3> {
+        let width = config.intermediate_size;
+        let mut gate_up = self.gate_up.forward(x.clone());
+        for (module, first) in [("gate_proj", 0), ("up_proj", width)] {
+            gate_up = worn.add(module, gate_up, first, &x);
+        }
+        let gated = match config.activation {
+            Activation::Silu => ops::silu_gate(gate_up),
+            Activation::GeluTanh => {
+                activation::gelu_approximate(gate_up.clone().narrow(2, 0, width)).mul(gate_up.narrow(2, width, width))
+            }
+        };
+        let out = self.down.forward(gated.clone());
+        worn.add("down_proj", out, 0, &gated)
+    }
+}
+
+/// What the rows wear in one layer.
+struct Worn<'a> {
+    adapters: &'a AdapterBatch,
+    layer: usize,
+}
+
+impl Worn<'_> {
+    /// Adds a module's updates to its columns of `y`.
+    fn add(&self, module: &str, y: Tensor<3>, first: usize, x: &Tensor<3>) -> Tensor<3> {
+        let Some(factors) = self.adapters.get(self.layer, module) else { return y };
+        let place = (self.layer as u64) << 8 | module.bytes().fold(0, |hash, b| (hash * 31 + u64::from(b)) & 0xff);
+        ops::low_rank(y, first, x.clone(), factors, self.adapters.input_dropout, place)
+    }
+}

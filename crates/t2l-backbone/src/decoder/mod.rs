@@ -1,0 +1,204 @@
+//! One decoder for every family: pre-norm attention and gated MLP, in the switches of [`DecoderConfig`].
+
+mod config;
+mod layer;
+mod random;
+mod rope;
+
+use std::path::Path;
+
+use burn::tensor::{Device, Int, Tensor};
+use t2l_core::{AdapterBatch, AdapterLayout, TargetModule, ops};
+
+pub use config::{Activation, DecoderConfig, FAMILIES, RopeScaling, Sliding};
+use layer::Layer;
+pub(crate) use random::random_values;
+use rope::Rotations;
+
+use crate::cache::KvCache;
+use crate::gguf::GgufFile;
+use crate::weights::Weights;
+use crate::BackboneError;
+
+/// A frozen decoder language model.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    config: DecoderConfig,
+    embeddings: Tensor<2>,
+    layers: Vec<Layer>,
+    norm: Tensor<1>,
+    /// `None` when tied to the embeddings.
+    head: Option<Tensor<2>>,
+}
+
+impl Decoder {
+    /// Loads a model in f32 from a folder (config.json and safetensors) or a GGUF file.
+    ///
+    /// # Errors
+    /// An unsupported family, or weights that do not fit the configuration.
+    pub fn load(path: &Path, device: &Device) -> Result<Self, BackboneError> {
+        if path.is_dir() {
+            let config = DecoderConfig::from_json(&path.join("config.json"))?;
+            return Self::from_weights(config, &Weights::open_folder(path)?, device);
+        }
+        Self::from_gguf(GgufFile::open(path)?, device)
+    }
+
+    /// Loads a model from an open GGUF file.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`].
+    pub fn from_gguf(file: GgufFile, device: &Device) -> Result<Self, BackboneError> {
+        let config = DecoderConfig::from_gguf(&file)?;
+        Self::from_weights(config.clone(), &Weights::Gguf(Box::new(file), config), device)
+    }
+
+    fn from_weights(config: DecoderConfig, weights: &Weights, device: &Device) -> Result<Self, BackboneError> {
+        let table = [config.vocab_size, config.hidden_size];
+        let embeddings = weights.tensor("model.embed_tokens.weight", table, device)?;
+        let head = match config.tied {
+            true => None,
+            false => Some(weights.tensor("lm_head.weight", table, device)?),
+        };
+        let layers = (0..config.layers).map(|i| Layer::load(&config, weights, i, device)).collect::<Result<_, _>>()?;
+        let norm = layer::norm(&config, weights, "model.norm.weight", config.hidden_size, device)?;
+        Ok(Self { config, embeddings, layers, norm, head })
+    }
+
+    /// The same model as constants of the autodiff device: gradients flow through it, none are kept for it.
+    #[must_use]
+    pub fn for_training(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            embeddings: Tensor::from_inner(self.embeddings.clone()),
+            layers: self.layers.iter().map(Layer::for_training).collect(),
+            norm: Tensor::from_inner(self.norm.clone()),
+            head: self.head.clone().map(Tensor::from_inner),
+        }
+    }
+
+    /// Shape and switches.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.embeddings.device()
+    }
+
+    /// Every linear module of a layer that an adapter may attach to.
+    pub fn linear_modules(&self) -> Vec<TargetModule> {
+        let c = &self.config;
+        let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        [
+            ("q_proj", c.hidden_size, q),
+            ("k_proj", c.hidden_size, kv),
+            ("v_proj", c.hidden_size, kv),
+            ("o_proj", q, c.hidden_size),
+            ("gate_proj", c.hidden_size, c.intermediate_size),
+            ("up_proj", c.hidden_size, c.intermediate_size),
+            ("down_proj", c.intermediate_size, c.hidden_size),
+        ]
+        .map(|(name, input, output)| TargetModule::new(name, input, output))
+        .to_vec()
+    }
+
+    /// The layout of adapters on the named modules of every layer, in the given order.
+    ///
+    /// # Errors
+    /// A module that this model does not have.
+    pub fn layout(&self, base_model: &str, modules: &[impl AsRef<str>]) -> Result<AdapterLayout, BackboneError> {
+        let known = self.linear_modules();
+        let find = |name: &str| {
+            known.iter().find(|m| m.name == name).cloned().ok_or_else(|| BackboneError::NoSuchModule {
+                module: name.to_owned(),
+                known: known.iter().map(|m| m.name.clone()).collect(),
+            })
+        };
+        let modules = modules.iter().map(|m| find(m.as_ref())).collect::<Result<_, _>>()?;
+        Ok(AdapterLayout { base_model: base_model.to_owned(), layers: self.config.layers, modules })
+    }
+
+    /// The output head: `[vocabulary, hidden]`.
+    pub fn lm_head(&self) -> &Tensor<2> {
+        self.head.as_ref().unwrap_or(&self.embeddings)
+    }
+
+    /// Embeds token ids `[batch, tokens]`: `[batch, tokens, hidden]`, scaled where the family does.
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [batch, tokens] = ids.dims();
+        let hidden = self.config.hidden_size;
+        let embedded = self.embeddings.clone().select(0, ids.reshape([batch * tokens])).reshape([batch, tokens, hidden]);
+        if self.config.scale_embeddings { embedded.mul_scalar((hidden as f64).sqrt()) } else { embedded }
+    }
+
+    /// Runs all layers: `[batch, tokens, hidden]` in, the stream after the final norm out.
+    ///
+    /// `starts`: left-padding positions of each row, counted from the first token of the cache. Right padding needs
+    /// nothing: no real token sees it. With a cache the tokens follow those it holds.
+    ///
+    /// # Errors
+    /// Adapters that do not fit, or more tokens than the cache holds.
+    pub fn hidden(
+        &self,
+        embeddings: Tensor<3>,
+        starts: &[usize],
+        cache: Option<&mut KvCache>,
+        adapters: &AdapterBatch,
+    ) -> Result<Tensor<3>, BackboneError> {
+        self.run(embeddings, starts, cache, adapters, |_, _| ())
+    }
+
+    /// As [`Decoder::hidden`] without a cache, giving the stream before every layer and after the final norm.
+    ///
+    /// # Errors
+    /// Adapters that do not fit.
+    pub fn hidden_states(&self, embeddings: Tensor<3>, starts: &[usize], adapters: &AdapterBatch) -> Result<Vec<Tensor<3>>, BackboneError> {
+        let mut states = Vec::new();
+        let last = self.run(embeddings, starts, None, adapters, |_, stream| states.push(stream.clone()))?;
+        states.push(last);
+        Ok(states)
+    }
+
+    /// Logits of hidden states: `[batch, tokens, vocabulary]`.
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let logits = ops::linear(hidden, self.lm_head());
+        match self.config.logit_softcap {
+            Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
+            None => logits,
+        }
+    }
+
+    fn run(
+        &self,
+        embeddings: Tensor<3>,
+        starts: &[usize],
+        mut cache: Option<&mut KvCache>,
+        adapters: &AdapterBatch,
+        mut visit: impl FnMut(usize, &Tensor<3>),
+    ) -> Result<Tensor<3>, BackboneError> {
+        let [batch, tokens, _] = embeddings.dims();
+        if starts.len() != batch {
+            return Err(BackboneError::Prompt(format!("{} row starts for {batch} rows", starts.len())));
+        }
+        if !adapters.is_empty() {
+            let all = AdapterLayout { base_model: String::new(), layers: self.config.layers, modules: self.linear_modules() };
+            adapters.check(batch, &all)?;
+        }
+        let past = cache.as_ref().map_or(0, |c| c.len());
+        if let Some(cache) = cache.as_ref().filter(|c| past + tokens > c.capacity()) {
+            return Err(BackboneError::TooLong { tokens: past + tokens, limit: cache.capacity() });
+        }
+        let rotations = Rotations::new(&self.config, starts, past, tokens, &self.device());
+        let mut stream = embeddings;
+        for (i, layer) in self.layers.iter().enumerate() {
+            visit(i, &stream);
+            stream = layer.forward(&self.config, i, stream, starts, &rotations, cache.as_deref_mut(), adapters);
+        }
+        if let Some(cache) = cache {
+            cache.advance(tokens);
+        }
+        Ok(ops::rms_norm(stream, &self.norm, self.config.norm_eps))
+    }
+}

@@ -1,0 +1,172 @@
+//! Where a decoder's weights come from: safetensors shards or GGUF, under one set of names.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::decoder::{DecoderConfig, random_values};
+use crate::gguf::GgufFile;
+use crate::mapped::map_file;
+use crate::BackboneError;
+
+/// Named weights of one model, read on demand as f32.
+pub(crate) enum Weights {
+    /// One safetensors file or several.
+    Safetensors {
+        /// Mapped files.
+        shards: Vec<(PathBuf, Mmap)>,
+        /// Which shard holds a tensor.
+        places: BTreeMap<String, usize>,
+        /// Where the model lies, for errors.
+        folder: PathBuf,
+    },
+    /// A GGUF file; llama.cpp's order of rotated rows is undone.
+    Gguf(Box<GgufFile>, DecoderConfig),
+    /// Drawn from a seed.
+    Random(u64),
+}
+
+impl Weights {
+    /// Opens model.safetensors, or the shards that model.safetensors.index.json lists.
+    pub(crate) fn open_folder(folder: &Path) -> Result<Self, BackboneError> {
+        let index = folder.join("model.safetensors.index.json");
+        let mut names = vec!["model.safetensors".to_owned()];
+        if index.exists() {
+            let text = std::fs::read_to_string(&index).map_err(BackboneError::io(&index))?;
+            let json: serde_json::Value =
+                serde_json::from_str(&text).map_err(|e| BackboneError::config(&index, e.to_string()))?;
+            let map = json.get("weight_map").and_then(serde_json::Value::as_object);
+            let map = map.ok_or_else(|| BackboneError::config(&index, "has no weight_map"))?;
+            names = map.values().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+            names.sort();
+            names.dedup();
+            if let Some(name) = names.iter().find(|n| n.contains(['/', '\\']) || n.as_str() == "..") {
+                return Err(BackboneError::config(&index, format!("shard {name:?} is not a file name")));
+            }
+        }
+        let mut shards = Vec::new();
+        let mut places = BTreeMap::new();
+        for name in names {
+            let path = folder.join(name);
+            let map = map_file(&path).map_err(BackboneError::io(&path))?;
+            let header = SafeTensors::deserialize(&map).map_err(|e| BackboneError::config(&path, e.to_string()))?;
+            for tensor in header.names() {
+                if places.insert(tensor.to_owned(), shards.len()).is_some() {
+                    return Err(BackboneError::tensor(&path, tensor, "stands in two shards"));
+                }
+            }
+            shards.push((path, map));
+        }
+        Ok(Self::Safetensors { shards, places, folder: folder.to_owned() })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Safetensors { folder, .. } => folder,
+            Self::Gguf(file, _) => file.path(),
+            Self::Random(_) => Path::new("random weights"),
+        }
+    }
+
+    /// Values of a tensor of a known shape. All must be finite.
+    pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, BackboneError> {
+        let error = |reason: String| BackboneError::tensor(self.path(), name, reason);
+        let (found, values) = match self {
+            Self::Safetensors { shards, places, .. } => {
+                let (path, map) = places.get(name).map(|&i| &shards[i]).ok_or_else(|| error("is missing".into()))?;
+                let tensors = SafeTensors::deserialize(map).map_err(|e| BackboneError::config(path, e.to_string()))?;
+                let view = tensors.tensor(name).map_err(|e| error(e.to_string()))?;
+                check_shape(view.shape(), shape).map_err(error)?;
+                let data = view.data();
+                let values = match view.dtype() {
+                    Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+                    Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+                    Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+                    other => return Err(error(format!("has type {other:?}; f32, f16 and bf16 are read"))),
+                };
+                (view.shape().to_vec(), values)
+            }
+            Self::Gguf(file, config) => {
+                let gguf = gguf_name(name);
+                let info = file.tensor(&gguf).ok_or_else(|| error(format!("({gguf}) is missing")))?;
+                check_shape(&info.shape, shape).map_err(error)?;
+                let mut values = file.read_f32(&gguf)?;
+                for (suffix, heads) in [("attn_q", config.heads), ("attn_k", config.kv_heads)] {
+                    if gguf.contains(suffix) {
+                        values = half_split_rows(&values, heads, config.head_dim);
+                    }
+                }
+                (info.shape.clone(), values)
+            }
+            Self::Random(seed) => (shape.to_vec(), random_values(*seed, name, shape)),
+        };
+        check_shape(&found, shape).map_err(error)?;
+        if let Some(i) = values.iter().position(|x: &f32| !x.is_finite()) {
+            return Err(error(format!("value {i} is {}", values[i])));
+        }
+        Ok(values)
+    }
+
+    /// A tensor on a device.
+    pub(crate) fn tensor<const D: usize>(&self, name: &str, shape: [usize; D], device: &Device) -> Result<Tensor<D>, BackboneError> {
+        Ok(Tensor::from_data(TensorData::new(self.values(name, &shape)?, shape), device))
+    }
+
+    /// Several `[out, in]` weights under one another, as one.
+    pub(crate) fn stacked(&self, names: &[(String, usize)], input: usize, device: &Device) -> Result<Tensor<2>, BackboneError> {
+        let mut values = Vec::new();
+        for (name, out) in names {
+            values.extend(self.values(name, &[*out, input])?);
+        }
+        let rows = names.iter().map(|n| n.1).sum();
+        Ok(Tensor::from_data(TensorData::new(values, [rows, input]), device))
+    }
+}
+
+fn check_shape(found: &[usize], expected: &[usize]) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("has shape {found:?}, the configuration asks for {expected:?}")) }
+}
+
+/// llama.cpp interleaves the two halves of every rotated head: row `2i` is half-split row `i`, row `2i + 1` is `i + d/2`.
+fn half_split_rows(values: &[f32], heads: usize, head_dim: usize) -> Vec<f32> {
+    let width = values.len() / (heads * head_dim);
+    let mut out = Vec::with_capacity(values.len());
+    for head in values.chunks_exact(head_dim * width) {
+        for parity in 0..2 {
+            for row in head.chunks_exact(width).skip(parity).step_by(2) {
+                out.extend_from_slice(row);
+            }
+        }
+    }
+    out
+}
+
+/// llama.cpp's name of a tensor that checkpoints call `name`.
+fn gguf_name(name: &str) -> String {
+    let name = name.strip_prefix("model.").unwrap_or(name);
+    let mapped = match name {
+        "embed_tokens.weight" => return "token_embd.weight".into(),
+        "norm.weight" => return "output_norm.weight".into(),
+        "lm_head.weight" => return "output.weight".into(),
+        other => other.strip_prefix("layers.").and_then(|rest| rest.split_once('.')),
+    };
+    let Some((layer, rest)) = mapped else { return name.to_owned() };
+    let (module, kind) = rest.rsplit_once('.').unwrap_or((rest, "weight"));
+    let module = match module {
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.o_proj" => "attn_output",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        "input_layernorm" => "attn_norm",
+        "post_attention_layernorm" => "ffn_norm",
+        other => other,
+    };
+    format!("blk.{layer}.{module}.{kind}")
+}

@@ -1,0 +1,98 @@
+//! The SFT loss: cross-entropy at labelled positions of a frozen decoder that wears generated adapters.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use t2l_backbone::Decoder;
+use t2l_core::{AdapterBatch, LoraFactors, ops};
+use t2l_data::TrainBatch;
+
+use crate::TrainError;
+use crate::noise::Noise;
+
+/// How label losses become one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weighting {
+    /// Mean over a sample's labels, then over samples (published).
+    #[default]
+    Sample,
+    /// Mean over all labels of the batch.
+    Token,
+}
+
+/// Settings of the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossConfig {
+    /// Share of each target spread over the vocabulary. Default 0.1 (published).
+    pub label_smoothing: f64,
+    /// `"sample"` or `"token"`. Default `"sample"` (published).
+    pub weighting: Weighting,
+    /// Weight of the L2 term on generated factors. Default 1e-3 (published).
+    pub l2_generated: f64,
+    /// Dropout on the adapters' inputs. Default 0.05 (published).
+    pub lora_dropout: f64,
+    /// NEFTune's alpha: uniform noise of `±alpha/√(tokens·hidden)` on input embeddings. Default 5 (published); 0 is off.
+    pub neftune_alpha: f64,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { label_smoothing: 0.1, weighting: Weighting::Sample, l2_generated: 1e-3, lora_dropout: 0.05, neftune_alpha: 5.0 }
+    }
+}
+
+impl LossConfig {
+    /// The loss of validation: no smoothing, no regularisation, no noise.
+    pub fn plain(weighting: Weighting) -> Self {
+        Self { label_smoothing: 0.0, weighting, l2_generated: 0.0, lora_dropout: 0.0, neftune_alpha: 0.0 }
+    }
+}
+
+/// Negative log-likelihood of every label of a batch: `[labels]`, in the batch's label order.
+///
+/// `decoder` and `adapters` are both plain or both on the autodiff device. `noise` is NEFTune's, if any.
+///
+/// # Errors
+/// Adapters that do not fit the decoder or the batch.
+pub fn label_losses(
+    decoder: &Decoder,
+    batch: &TrainBatch,
+    adapters: &AdapterBatch,
+    smoothing: f64,
+    neftune: Option<(f64, Noise)>,
+) -> Result<Tensor<1>, TrainError> {
+    let device = decoder.device();
+    let (rows, width) = (batch.rows, batch.width);
+    let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(batch.ids.clone(), [rows, width]), &device);
+    let mut embeddings = decoder.embed(ids);
+    if let Some((alpha, mut noise)) = neftune {
+        let hidden = embeddings.dims()[2];
+        let bound = alpha / ((width * hidden) as f64).sqrt();
+        embeddings = embeddings + Tensor::from_data(noise.uniform(bound, [rows, width, hidden]), &device);
+    }
+    let hidden = decoder.hidden(embeddings, &vec![0; rows], None, adapters)?;
+    let flat = hidden.reshape([rows * width, decoder.config().hidden_size]);
+    let positions = Tensor::from_data(TensorData::new(batch.label_positions.clone(), [batch.labels.len()]), &device);
+    let labels = Tensor::from_data(TensorData::new(batch.labels.clone(), [batch.labels.len()]), &device);
+    Ok(ops::label_nll(flat.select(0, positions), decoder.lm_head(), labels, smoothing))
+}
+
+/// Weights label losses into one: `[1]`.
+pub fn weighted(losses: Tensor<1>, batch: &TrainBatch, weighting: Weighting) -> Tensor<1> {
+    let weights: Vec<f32> = match weighting {
+        Weighting::Token => vec![1.0 / batch.labels.len() as f32; batch.labels.len()],
+        Weighting::Sample => {
+            batch.label_rows.iter().map(|&row| 1.0 / (batch.rows * batch.label_counts[row]) as f32).collect()
+        }
+    };
+    let device = losses.device();
+    let weights = Tensor::from_data(TensorData::new(weights, [batch.labels.len()]), &device);
+    losses.mul(weights).sum()
+}
+
+/// `Σ_m mean(A²) + mean(B²)` over all layers and samples: `[1]`.
+pub fn generated_l2(factors: &LoraFactors) -> Option<Tensor<1>> {
+    let terms = factors.modules.iter().map(|m| m.a.clone().square().mean() + m.b.clone().square().mean());
+    terms.reduce(|sum, term| sum + term)
+}

@@ -1,0 +1,54 @@
+//! Random numbers that a run can be resumed with: each step's streams follow from the seed and the step alone.
+
+use burn::tensor::TensorData;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// What a stream of random numbers is for; different purposes never share a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// NEFTune's noise on input embeddings.
+    Neftune = 1,
+    /// Dropout inside the hypernetwork.
+    Hypernet = 2,
+    /// Dropout on the adapters' inputs.
+    AdapterInput = 3,
+}
+
+/// One step's stream for one purpose.
+#[derive(Debug, Clone)]
+pub struct Noise(ChaCha8Rng);
+
+impl Noise {
+    /// The stream of a purpose in a step (and in a micro-batch of it).
+    pub fn new(seed: u64, step: u64, micro: u64, purpose: Purpose) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream((step << 16) ^ (micro << 4) ^ purpose as u64);
+        Self(rng)
+    }
+
+    /// A seed for a counter-based generator.
+    pub fn seed(&mut self) -> u64 {
+        self.0.random()
+    }
+
+    /// Uniform values in ±`bound`.
+    pub fn uniform<const D: usize>(&mut self, bound: f64, shape: [usize; D]) -> TensorData {
+        let bound = bound as f32;
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| (self.0.random::<f32>() * 2.0 - 1.0) * bound).collect();
+        TensorData::new(values, shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_depend_on_step_and_purpose_only() {
+        let draw = |step, purpose| Noise::new(7, step, 0, purpose).seed();
+        assert_eq!(draw(3, Purpose::Neftune), draw(3, Purpose::Neftune));
+        assert_ne!(draw(3, Purpose::Neftune), draw(4, Purpose::Neftune));
+        assert_ne!(draw(3, Purpose::Neftune), draw(3, Purpose::Hypernet));
+    }
+}

@@ -1,0 +1,287 @@
+//! The command line: one place for every flag.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Text-to-LoRA: a sentence describing a task in, a LoRA adapter out.
+#[derive(Debug, Parser)]
+#[command(name = "t2l", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Flags that every subcommand takes.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Flags that every subcommand takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Where to compute: cpu, ndarray, wgpu, vulkan, metal, cuda, rocm, with an index where there are several (cuda:1)
+    #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
+    /// Print one JSON object on standard output; progress and logs go to standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write an adapter for each task description
+    Generate(GenerateArgs),
+    /// Answer one input twice: the base model, and the base model wearing the description's adapter
+    Ask(AskArgs),
+    /// Talk to the base model wearing a description's adapter
+    Chat(ChatArgs),
+    /// Train
+    #[command(subcommand)]
+    Train(TrainCommand),
+    /// Score adapters on tasks and benchmarks
+    Eval(EvalArgs),
+    /// Look into adapter files
+    #[command(subcommand)]
+    Adapter(AdapterCommand),
+    /// Fetch and find model files
+    #[command(subcommand)]
+    Models(ModelsCommand),
+}
+
+/// Which hypernetwork.
+#[derive(Debug, Clone, Args)]
+pub struct CheckpointArgs {
+    /// Hypernetwork: a folder, or its hypernet.safetensors; by default the one inside this program
+    #[arg(long, env = "T2L_CHECKPOINT", value_name = "DIR|FILE")]
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Which base model.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// Base model: a name that `t2l models list` shows, a folder, or a GGUF file; by default the checkpoint's
+    #[arg(long, value_name = "NAME|DIR|FILE")]
+    pub model: Option<String>,
+}
+
+/// File format of generated adapters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A PEFT folder: adapter_config.json and adapter_model.safetensors
+    Peft,
+}
+
+/// Value type of written factors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// 32-bit floats
+    F32,
+    /// 16-bit IEEE floats
+    F16,
+    /// bfloat16
+    Bf16,
+}
+
+/// `t2l generate`
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Task descriptions
+    #[arg(value_name = "DESCRIPTION")]
+    pub descriptions: Vec<String>,
+    /// Read further descriptions, one a line, from a file (- is standard input)
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Folder to write: the adapter itself, or one numbered folder per description when there are several
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// File format
+    #[arg(long, value_enum, default_value = "peft")]
+    pub format: Format,
+    /// Value type of the written factors
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: Dtype,
+    /// Name of the base model to write into adapter_config.json; by default its Hub id
+    #[arg(long, value_name = "NAME")]
+    pub base_name: Option<String>,
+    /// Replace an output folder that is not empty
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub checkpoint: CheckpointArgs,
+}
+
+/// `t2l ask`
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// Task description
+    #[arg(value_name = "DESCRIPTION")]
+    pub description: String,
+    /// Input to answer
+    #[arg(value_name = "INPUT")]
+    pub input: String,
+    /// Put the description before the input too, for both answers
+    #[arg(long)]
+    pub definition: bool,
+    /// Longest answer, in tokens
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub max_tokens: usize,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub checkpoint: CheckpointArgs,
+}
+
+/// `t2l chat`
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// Task description; without one the base model answers
+    #[arg(value_name = "DESCRIPTION")]
+    pub description: Option<String>,
+    /// Sampling temperature; 0 always takes the likeliest token
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Sample among the likeliest tokens that make up this share of the probability
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Seed of the sampling
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Longest answer, in tokens
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub max_tokens: usize,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub checkpoint: CheckpointArgs,
+}
+
+/// `t2l train …`
+#[derive(Debug, Subcommand)]
+pub enum TrainCommand {
+    /// Train a hypernetwork through the frozen base model
+    Sft(SftArgs),
+    /// Draw the curves of a run
+    Plot(PlotArgs),
+}
+
+/// `t2l train sft`
+#[derive(Debug, Args)]
+pub struct SftArgs {
+    /// Configuration (TOML)
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Folder of the run; a run that was stopped there goes on
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Stop after this step, as if the run had been interrupted
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<u64>,
+    /// Stop after this many hours, as if the run had been interrupted
+    #[arg(long, value_name = "H")]
+    pub max_hours: Option<f64>,
+}
+
+/// `t2l train plot`
+#[derive(Debug, Args)]
+pub struct PlotArgs {
+    /// Folder of the run
+    #[arg(value_name = "DIR")]
+    pub run: PathBuf,
+    /// Where to write the drawing; by default curves.svg in the run's folder
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Prompt modes to score in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// The input alone: the adapter must carry the task
+    Input,
+    /// The task's instruction before the input
+    Definition,
+    /// Both, reported apart
+    Both,
+}
+
+/// `t2l eval`
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Folder of tasks (tasks.json, benchmarks.json)
+    #[arg(long, value_name = "DIR", env = "T2L_DATA")]
+    pub data: PathBuf,
+    /// A list of tasks in splits.json
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// Tasks by name, comma-separated, or all
+    #[arg(long, value_name = "A,B,…|all", value_delimiter = ',')]
+    pub tasks: Vec<String>,
+    /// Benchmarks by name, comma-separated, or all
+    #[arg(long, value_name = "A,B,…|all", value_delimiter = ',')]
+    pub benchmarks: Vec<String>,
+    /// Part of each task to score; by default valid for tasks and dev for benchmarks
+    #[arg(long, value_name = "train|valid|dev|test|all")]
+    pub part: Option<String>,
+    /// Prompt modes
+    #[arg(long, value_enum, default_value = "input")]
+    pub mode: Mode,
+    /// Conditions, comma-separated
+    #[arg(long, value_delimiter = ',', default_value = "base,prompted,own,own_train,other,random")]
+    pub conditions: Vec<String>,
+    /// Examples of each task at most
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Tasks at most, drawn evenly from the list
+    #[arg(long, value_name = "N")]
+    pub max_tasks: Option<usize>,
+    /// Seed of every draw
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Also score choices by the answer generated greedily (acc_generated)
+    #[arg(long)]
+    pub generate: bool,
+    /// Write the report (JSON) here; a Markdown table goes beside it
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub checkpoint: CheckpointArgs,
+}
+
+/// `t2l adapter …`
+#[derive(Debug, Subcommand)]
+pub enum AdapterCommand {
+    /// Show rank, scaling and the norm of every update
+    Inspect {
+        /// Adapter folder
+        #[arg(value_name = "DIR")]
+        adapter: PathBuf,
+    },
+}
+
+/// `t2l models …`
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// Known models, and which of them are here
+    List,
+    /// Fetch models; all known ones when none is named
+    Pull {
+        /// Names
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Print where a model lies
+    Path {
+        /// Name
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
