@@ -139,7 +139,25 @@ pub struct SamplingConfig {
 
 impl Default for SamplingConfig {
     fn default() -> Self {
-        Self { tasks_per_step: 8, points_per_task: 1, input_share: 0.5, max_tokens: 128, bucket_window: 8, accumulation: 1 }
+        Self {
+            tasks_per_step: 8,
+            points_per_task: 1,
+            input_share: 0.5,
+            max_tokens: 128,
+            bucket_window: 8,
+            accumulation: 1,
+        }
+    }
+}
+
+impl SamplingConfig {
+    pub(crate) fn sampler(&self) -> t2l_data::SamplerConfig {
+        t2l_data::SamplerConfig {
+            tasks_per_step: self.tasks_per_step,
+            points_per_task: self.points_per_task,
+            input_share: self.input_share,
+            bucket_window: self.bucket_window,
+        }
     }
 }
 
@@ -175,8 +193,8 @@ impl SftConfig {
     /// Not readable, not TOML, an unknown key, or a value out of range.
     pub fn load(path: &Path) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
-        let mut config: Self = toml::from_str(&text)
-            .map_err(|e| TrainError::Config { path: path.to_owned(), reason: e.to_string() })?;
+        let mut config: Self =
+            toml::from_str(&text).map_err(|e| TrainError::Config { path: path.to_owned(), reason: e.to_string() })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         config.data.dir = folder.join(&config.data.dir);
         config.run.start_from = config.run.start_from.map(|p| folder.join(p));
@@ -202,7 +220,11 @@ impl SftConfig {
         positive("sampling.accumulation", self.sampling.accumulation)?;
         let share = |key: &'static str, value: f64, below_one: bool| {
             if !(0.0..=1.0).contains(&value) || (below_one && value == 1.0) {
-                return Err(TrainError::Setting { key, value: value.to_string(), reason: "must be a share between 0 and 1" });
+                return Err(TrainError::Setting {
+                    key,
+                    value: value.to_string(),
+                    reason: "must be a share between 0 and 1",
+                });
             }
             Ok(())
         };

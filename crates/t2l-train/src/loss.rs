@@ -38,7 +38,13 @@ pub struct LossConfig {
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { label_smoothing: 0.1, weighting: Weighting::Sample, l2_generated: 1e-3, lora_dropout: 0.05, neftune_alpha: 5.0 }
+        Self {
+            label_smoothing: 0.1,
+            weighting: Weighting::Sample,
+            l2_generated: 1e-3,
+            lora_dropout: 0.05,
+            neftune_alpha: 5.0,
+        }
     }
 }
 
@@ -83,7 +89,7 @@ pub fn weighted(losses: Tensor<1>, batch: &TrainBatch, weighting: Weighting) -> 
     let weights: Vec<f32> = match weighting {
         Weighting::Token => vec![1.0 / batch.labels.len() as f32; batch.labels.len()],
         Weighting::Sample => {
-            batch.label_rows.iter().map(|&row| 1.0 / (batch.rows * batch.label_counts[row]) as f32).collect()
+            batch.label_rows.iter().map(|&row| 1.0 / (batch.rows * batch.label_counts[row]).max(1) as f32).collect()
         }
     };
     let device = losses.device();

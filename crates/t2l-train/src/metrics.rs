@@ -21,7 +21,8 @@ impl MetricsFile {
     /// # Errors
     /// The file cannot be opened, or is shorter than `keep`.
     pub fn open(path: &Path, keep: u64) -> Result<Self, TrainError> {
-        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(TrainError::io(path))?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(TrainError::io(path))?;
         let length = file.metadata().map_err(TrainError::io(path))?.len();
         if length < keep {
             return Err(TrainError::State {

@@ -35,7 +35,8 @@ impl Noise {
     /// Uniform values in ±`bound`.
     pub fn uniform<const D: usize>(&mut self, bound: f64, shape: [usize; D]) -> TensorData {
         let bound = bound as f32;
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| (self.0.random::<f32>() * 2.0 - 1.0) * bound).collect();
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| (self.0.random::<f32>() * 2.0 - 1.0) * bound).collect();
         TensorData::new(values, shape)
     }
 }

@@ -23,15 +23,23 @@ pub fn plot(metrics: &Path, svg: &Path) -> Result<(), TrainError> {
     if loss.is_empty() {
         return Err(TrainError::State { path: metrics.to_owned(), reason: "holds no training step".into() });
     }
-    let mut validation: Vec<String> =
-        entries.iter().filter_map(Value::as_object).flat_map(|e| e.keys()).filter(|k| k.ends_with("_nll")).cloned().collect();
+    let mut validation: Vec<String> = entries
+        .iter()
+        .filter_map(Value::as_object)
+        .flat_map(|e| e.keys())
+        .filter(|k| k.ends_with("_nll"))
+        .cloned()
+        .collect();
     validation.sort();
     validation.dedup();
     let panels: Vec<(&str, Vec<Curve>)> = vec![
         ("loss", vec![("each step".into(), loss.clone()), ("mean of 50".into(), smooth(&loss, 50))]),
         ("validation, nats per target token", validation.iter().map(|k| (k.clone(), series(k))).collect()),
         ("learning rate", vec![(String::new(), series("learning_rate"))]),
-        ("gradient norm", vec![("each step".into(), series("grad_norm")), ("mean of 50".into(), smooth(&series("grad_norm"), 50))]),
+        (
+            "gradient norm",
+            vec![("each step".into(), series("grad_norm")), ("mean of 50".into(), smooth(&series("grad_norm"), 50))],
+        ),
     ];
     let mut drawing = String::new();
     draw(&mut drawing, &panels)
@@ -61,13 +69,19 @@ fn draw(svg: &mut String, panels: &[(&str, Vec<Curve>)]) -> Result<(), Box<dyn s
             .x_label_area_size(32)
             .y_label_area_size(64)
             .build_cartesian_2d(0.0..last.max(1.0), low - margin..high + margin)?;
-        chart.configure_mesh().x_desc("step").light_line_style(WHITE).y_label_formatter(&|y| format!("{y:.4}")).draw()?;
+        chart
+            .configure_mesh()
+            .x_desc("step")
+            .light_line_style(WHITE)
+            .y_label_formatter(&|y| format!("{y:.4}"))
+            .draw()?;
         let raw_first = curves.len() == 2 && curves[0].0 == "each step";
         for (i, (name, points)) in curves.iter().enumerate() {
             let colour = if raw_first && i == 0 { RGBColor(200, 205, 215) } else { colour(i) };
             let line = chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
             if !name.is_empty() {
-                line.label(name.clone()).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+                line.label(name.clone())
+                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
             }
         }
         if curves.iter().any(|c| !c.0.is_empty()) {

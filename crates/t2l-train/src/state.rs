@@ -36,7 +36,15 @@ pub struct Progress {
 impl Progress {
     /// A run that has not taken a step.
     pub fn start(config_digest: String, sampler: serde_json::Value) -> Self {
-        Self { version: VERSION, config_digest, step: 0, sampler, metrics_bytes: 0, best: None, checksum: String::new() }
+        Self {
+            version: VERSION,
+            config_digest,
+            step: 0,
+            sampler,
+            metrics_bytes: 0,
+            best: None,
+            checksum: String::new(),
+        }
     }
 }
 
@@ -44,7 +52,12 @@ impl Progress {
 ///
 /// # Errors
 /// The file cannot be written; the previous one is untouched.
-pub fn save(path: &Path, parameters: &Parameters, optimizer: &Optimizer, progress: &Progress) -> Result<(), TrainError> {
+pub fn save(
+    path: &Path,
+    parameters: &Parameters,
+    optimizer: &Optimizer,
+    progress: &Progress,
+) -> Result<(), TrainError> {
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     for (prefix, group) in [("p.", parameters), ("m.", &optimizer.first), ("v.", &optimizer.second)] {
         for (name, p) in group.iter() {
@@ -60,8 +73,8 @@ pub fn save(path: &Path, parameters: &Parameters, optimizer: &Optimizer, progres
         views.push((name.as_str(), view));
     }
     let progress = serde_json::to_string(&progress).map_err(|e| invalid(e.to_string()))?;
-    let bytes = safetensors::serialize(views, Some([(KEY.to_owned(), progress)].into()))
-        .map_err(|e| invalid(e.to_string()))?;
+    let bytes =
+        safetensors::serialize(views, Some([(KEY.to_owned(), progress)].into())).map_err(|e| invalid(e.to_string()))?;
     files::write_whole(path, &bytes)
 }
 
@@ -78,29 +91,36 @@ pub fn load(
 ) -> Result<(Optimizer, Progress), TrainError> {
     let invalid = |reason: String| TrainError::State { path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| invalid(format!("torn or not a state file: {e}")))?;
+    let (_, header) =
+        SafeTensors::read_metadata(&bytes).map_err(|e| invalid(format!("torn or not a state file: {e}")))?;
     let text = header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| invalid("not a state file".into()))?;
     let progress: Progress = serde_json::from_str(text).map_err(|e| invalid(e.to_string()))?;
     if progress.version != VERSION {
         return Err(invalid(format!("version {} is not {VERSION}", progress.version)));
     }
     if progress.config_digest != config_digest {
-        return Err(invalid("was written under another configuration; train in another folder, or restore the configuration".into()));
+        return Err(invalid(
+            "was written under another configuration; train in another folder, or restore the configuration".into(),
+        ));
     }
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| invalid(format!("torn: {e}")))?;
     let mut optimizer = Optimizer::new(config.clone(), parameters);
     optimizer.steps = progress.step;
     let mut in_order: Vec<&[u8]> = Vec::new();
-    for (prefix, group) in
-        [("p.", &mut *parameters), ("m.", &mut optimizer.first), ("v.", &mut optimizer.second)]
-    {
+    for (prefix, group) in [("p.", &mut *parameters), ("m.", &mut optimizer.first), ("v.", &mut optimizer.second)] {
         for (name, p) in group.iter_mut() {
             let name = format!("{prefix}{name}");
             let view = tensors.tensor(&name).map_err(|_| invalid(format!("has no tensor {name}")))?;
             if view.shape() != p.shape || view.dtype() != Dtype::F32 {
-                return Err(invalid(format!("tensor {name} is {:?} {:?}, not f32 {:?}", view.dtype(), view.shape(), p.shape)));
+                return Err(invalid(format!(
+                    "tensor {name} is {:?} {:?}, not f32 {:?}",
+                    view.dtype(),
+                    view.shape(),
+                    p.shape
+                )));
             }
-            let values: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let values: Vec<f32> =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
             let count = values.len();
             p.values = Tensor::from_data(TensorData::new(values, [count]), device);
         }

@@ -85,17 +85,24 @@ impl SftRun {
     ///
     /// # Errors
     /// A folder in use or of another configuration, a loss that is not finite, files that cannot be written.
-    pub fn run(mut self, validators: &mut [&mut dyn Validator], stop: &Stop, mut tell: impl FnMut(Event)) -> Result<Ended, TrainError> {
+    pub fn run(
+        mut self,
+        validators: &mut [&mut dyn Validator],
+        stop: &Stop,
+        mut tell: impl FnMut(Event),
+    ) -> Result<Ended, TrainError> {
         std::fs::create_dir_all(&self.folder).map_err(TrainError::io(&self.folder))?;
         let _lock = lock(&self.folder)?;
         let device = self.device();
         let digest = self.config.digest();
         let state_path = self.folder.join("state.safetensors");
-        let mut sampler = Sampler::new(&self.config.sampler_config(), self.config.run.seed, &self.corpus);
+        let mut sampler = Sampler::new(self.config.sampling.sampler(), self.config.run.seed);
         let (mut optimizer, mut progress) = if state_path.exists() {
             let parameters = &mut self.hypernet.parameters;
             let (optimizer, progress) = state::load(&state_path, parameters, &self.config.optimizer, &digest, &device)?;
-            sampler.restore(&progress.sampler).map_err(|reason| TrainError::State { path: state_path.clone(), reason })?;
+            sampler
+                .restore(&progress.sampler, &self.corpus)
+                .map_err(|reason| TrainError::State { path: state_path.clone(), reason })?;
             (optimizer, progress)
         } else {
             let optimizer = Optimizer::new(self.config.optimizer.clone(), &self.hypernet.parameters);
@@ -123,7 +130,8 @@ impl SftRun {
             let learning_rate = schedule.at(progress.step);
             let norm = optimizer.step(&mut self.hypernet.parameters, &outcome.gradients, learning_rate);
             if !norm.is_finite() || !outcome.loss.is_finite() {
-                let (what, value) = if outcome.loss.is_finite() { ("gradient norm", norm) } else { ("loss", outcome.loss) };
+                let (what, value) =
+                    if outcome.loss.is_finite() { ("gradient norm", norm) } else { ("loss", outcome.loss) };
                 return Err(TrainError::NotFinite { step: progress.step, what, value, examples: outcome.examples });
             }
             progress.step += 1;
@@ -169,7 +177,8 @@ impl SftRun {
             let draws = sampler.next_batch(&self.corpus);
             let rows: Vec<_> = draws.iter().map(|d| self.corpus.example(d)).collect();
             let batch = TrainBatch::new(&rows, 8, 0);
-            let embeddings = draws.iter().map(|d| self.descriptions[d.task].clone().narrow(0, d.description, 1)).collect();
+            let embeddings =
+                draws.iter().map(|d| self.descriptions[d.task].clone().narrow(0, d.description, 1)).collect();
             let seed = StepSeed { seed: self.config.run.seed, step, micro };
             let output = sft_step(
                 &self.decoder,
@@ -208,8 +217,10 @@ impl SftRun {
 
     /// Exports the checkpoint when the selection metric is the lowest so far.
     fn keep_best(&self, progress: &mut Progress, numbers: &BTreeMap<String, f64>) -> Result<(), TrainError> {
-        let default = || ["unseen/own_nll", "seen/own_nll"].into_iter().find(|k| numbers.contains_key(*k)).map(str::to_owned);
-        let Some(value) = self.config.run.select.clone().or_else(default).and_then(|key| numbers.get(&key).copied()) else {
+        let default =
+            || ["unseen/own_nll", "seen/own_nll"].into_iter().find(|k| numbers.contains_key(*k)).map(str::to_owned);
+        let Some(value) = self.config.run.select.clone().or_else(default).and_then(|key| numbers.get(&key).copied())
+        else {
             return Ok(());
         };
         if value.is_finite() && progress.best.is_none_or(|(best, _)| value < best) {
@@ -236,7 +247,8 @@ impl SftRun {
         let mut manifest = self.manifest.clone();
         manifest.recipe = json!({ "config": self.config, "step": step, "validation": numbers });
         let checkpoint = Checkpoint { manifest, hypernet: self.hypernet.clone() };
-        Ok(checkpoint.save(&self.folder.join(name), Dtype::Bf16)?)
+        checkpoint.save(&self.folder.join(name), Dtype::Bf16)?;
+        Ok(())
     }
 }
 

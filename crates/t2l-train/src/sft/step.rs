@@ -6,10 +6,10 @@ use t2l_core::{AdapterBatch, InputDropout};
 use t2l_data::TrainBatch;
 use t2l_hypernet::{DropoutSeed, Hypernet};
 
+use crate::TrainError;
 use crate::loss::{LossConfig, generated_l2, label_losses, weighted};
 use crate::noise::{Noise, Purpose};
 use crate::optimizer::{NamedGradients, named_gradients};
-use crate::TrainError;
 
 /// Which random streams a step draws from; `None` switches dropout and noise off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

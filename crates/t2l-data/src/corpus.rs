@@ -1,0 +1,80 @@
+//! The tokenised training examples of many tasks, in memory.
+
+use rayon::prelude::*;
+
+use crate::{DataError, Draw, Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample};
+
+struct CorpusTask {
+    name: String,
+    descriptions: usize,
+    /// Per mode (input, definition), every example.
+    examples: [Vec<TokenizedExample>; 2],
+}
+
+/// Tokenised training examples.
+pub struct Corpus(Vec<CorpusTask>);
+
+fn slot(mode: PromptMode) -> usize {
+    match mode {
+        PromptMode::Input => 0,
+        PromptMode::Definition => 1,
+    }
+}
+
+impl Corpus {
+    /// Tokenises the training examples of the given tasks in both prompt modes.
+    ///
+    /// # Errors
+    /// A benchmark among the tasks, a task without examples or training descriptions, files that cannot be read.
+    pub fn build(set: &TaskSet, tasks: &[&Task], renderer: &PromptRenderer<'_>, max_tokens: usize) -> Result<Self, DataError> {
+        let build = |task: &&Task| -> Result<CorpusTask, DataError> {
+            if task.benchmark {
+                return Err(DataError::Benchmark { name: task.name.clone() });
+            }
+            let wrong = |reason: &str| DataError::Render { task: task.name.clone(), reason: reason.to_owned() };
+            let examples = set.examples(task, Part::Train)?;
+            let in_mode = |mode| -> Result<Vec<TokenizedExample>, DataError> {
+                let tokenised = examples.iter().map(|e| renderer.example(task, e, mode, max_tokens));
+                // An empty target still has its end of turn, so every example has a label.
+                tokenised.collect()
+            };
+            if examples.is_empty() {
+                return Err(wrong("has no training example"));
+            }
+            if task.descriptions.train.is_empty() {
+                return Err(wrong("has no description for training"));
+            }
+            Ok(CorpusTask {
+                name: task.name.clone(),
+                descriptions: task.descriptions.train.len(),
+                examples: [in_mode(PromptMode::Input)?, in_mode(PromptMode::Definition)?],
+            })
+        };
+        Ok(Self(tasks.par_iter().map(build).collect::<Result<_, _>>()?))
+    }
+
+    /// Number of tasks.
+    pub fn tasks(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Name of a task.
+    pub fn task_name(&self, task: usize) -> &str {
+        &self.0[task].name
+    }
+
+    /// Number of a task's examples.
+    pub fn examples_of(&self, task: usize) -> usize {
+        self.0[task].examples[0].len()
+    }
+
+    /// Number of a task's training descriptions.
+    pub fn descriptions_of(&self, task: usize) -> usize {
+        self.0[task].descriptions
+    }
+
+    /// A drawn example.
+    pub fn example(&self, draw: &Draw) -> &TokenizedExample {
+        &self.0[draw.task].examples[slot(draw.mode)][draw.example]
+    }
+}

@@ -1,0 +1,126 @@
+//! Which examples a step sees: tasks shuffled, a few points of each, rows of similar length together.
+
+use std::collections::VecDeque;
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::{Corpus, PromptMode};
+
+/// Settings of the sampler.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SamplerConfig {
+    /// Tasks in a batch.
+    pub tasks_per_step: usize,
+    /// Examples of each, drawn with replacement.
+    pub points_per_task: usize,
+    /// Share of examples shown without the task's instruction.
+    pub input_share: f64,
+    /// Batches whose rows are regrouped by length.
+    pub bucket_window: usize,
+}
+
+/// One drawn row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draw {
+    /// Index of the task in the corpus.
+    pub task: usize,
+    /// Index of the example in the task.
+    pub example: usize,
+    /// Index of the description among the task's training descriptions.
+    pub description: usize,
+    /// Prompt mode.
+    pub mode: PromptMode,
+}
+
+/// The hierarchical sampler of the published code, with batches bucketed by length.
+///
+/// An epoch is one pass over shuffled tasks, `tasks_per_step` at a time; a short rest is dropped. The batches of a
+/// window are drawn as the plain sampler would, then the tasks of the whole window are sorted by length and dealt
+/// again, so that padding is small; their order is shuffled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampler {
+    config: SamplerConfig,
+    state: SamplerState,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SamplerState {
+    rng: ChaCha8Rng,
+    /// Tasks left in this epoch.
+    tasks: VecDeque<usize>,
+    /// Batches already drawn.
+    ready: VecDeque<Vec<Draw>>,
+}
+
+impl Sampler {
+    /// A sampler at the start of its first epoch.
+    pub fn new(config: SamplerConfig, seed: u64) -> Self {
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        Self { config, state: SamplerState { rng, tasks: VecDeque::new(), ready: VecDeque::new() } }
+    }
+
+    /// Everything that decides the batches to come.
+    pub fn state(&self) -> serde_json::Value {
+        serde_json::to_value(&self.state).unwrap_or_default()
+    }
+
+    /// Goes on from a saved state.
+    ///
+    /// # Errors
+    /// The state is not one, or refers to what the corpus does not have.
+    pub fn restore(&mut self, state: &serde_json::Value, corpus: &Corpus) -> Result<(), String> {
+        let state: SamplerState = serde_json::from_value(state.clone()).map_err(|e| format!("sampler state: {e}"))?;
+        let fits = |d: &Draw| {
+            d.task < corpus.tasks() && d.example < corpus.examples_of(d.task) && d.description < corpus.descriptions_of(d.task)
+        };
+        if state.tasks.iter().any(|&t| t >= corpus.tasks()) || !state.ready.iter().flatten().all(fits) {
+            return Err("sampler state belongs to other tasks".into());
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    /// The next batch. The corpus must have at least one task.
+    pub fn next_batch(&mut self, corpus: &Corpus) -> Vec<Draw> {
+        if self.state.ready.is_empty() {
+            self.fill_window(corpus);
+        }
+        self.state.ready.pop_front().unwrap_or_default()
+    }
+
+    fn fill_window(&mut self, corpus: &Corpus) {
+        let mut groups: Vec<Vec<Draw>> = Vec::new();
+        let per_step = self.config.tasks_per_step.min(corpus.tasks()).max(1);
+        for _ in 0..self.config.bucket_window.max(1) {
+            if self.state.tasks.len() < per_step {
+                let mut all: Vec<usize> = (0..corpus.tasks()).collect();
+                all.shuffle(&mut self.state.rng);
+                self.state.tasks = all.into();
+            }
+            let tasks: Vec<usize> = self.state.tasks.drain(..per_step).collect();
+            groups.extend(tasks.into_iter().map(|task| self.points(corpus, task)));
+        }
+        let length = |draws: &Vec<Draw>| -> usize {
+            let tokens = |d| corpus.example(d).prompt.len() + corpus.example(d).response.len();
+            draws.iter().map(tokens).max().unwrap_or(0)
+        };
+        groups.sort_by_key(length);
+        let mut batches: Vec<Vec<Draw>> = groups.chunks(per_step).map(<[_]>::concat).collect();
+        batches.shuffle(&mut self.state.rng);
+        self.state.ready = batches.into();
+    }
+
+    fn points(&mut self, corpus: &Corpus, task: usize) -> Vec<Draw> {
+        let rng = &mut self.state.rng;
+        let draw = |_| Draw {
+            task,
+            example: rng.random_range(0..corpus.examples_of(task)),
+            description: rng.random_range(0..corpus.descriptions_of(task)),
+            mode: if rng.random_bool(self.config.input_share) { PromptMode::Input } else { PromptMode::Definition },
+        };
+        (0..self.config.points_per_task.max(1)).map(draw).collect()
+    }
+}

@@ -1,0 +1,303 @@
+//! Tasks, benchmarks and their examples, as files hold them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::DataError;
+
+/// What kind of answer a task asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// One of several options.
+    Choice,
+    /// Free text.
+    #[default]
+    Text,
+    /// A number.
+    Number,
+    /// A program.
+    Code,
+    /// Yes or no.
+    Boolean,
+}
+
+/// How an answer is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// The right option.
+    Accuracy,
+    /// The same text after trimming.
+    #[default]
+    ExactMatch,
+    /// ROUGE-L F1 against the best reference.
+    RougeL,
+    /// Tests pass.
+    #[serde(rename = "pass_at_1")]
+    PassAt1,
+    /// The same number.
+    Numeric,
+}
+
+/// Descriptions of a task in natural language.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Descriptions {
+    /// For training.
+    #[serde(default)]
+    pub train: Vec<String>,
+    /// For evaluation; none of them is also in `train`.
+    #[serde(default)]
+    pub eval: Vec<String>,
+}
+
+/// A task or benchmark.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its name.
+    pub name: String,
+    /// File of its examples, relative to the folder.
+    pub file: PathBuf,
+    /// Descriptions of it.
+    pub descriptions: Descriptions,
+    /// Kind of answer.
+    #[serde(default)]
+    pub kind: Kind,
+    /// How answers are judged.
+    #[serde(default)]
+    pub metric: Metric,
+    /// What `definition` mode puts before the input; by default the first description.
+    #[serde(default)]
+    pub instruction: Option<String>,
+    /// Whether the prompt lists the options.
+    #[serde(default)]
+    pub show_options: bool,
+    /// Whether case counts in exact match.
+    #[serde(default)]
+    pub case_sensitive: bool,
+    /// The options, where they are the same for every example.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Where it was taken from.
+    #[serde(default)]
+    pub source: String,
+    /// Its licence.
+    #[serde(default)]
+    pub licence: String,
+    /// Set by the reader: benchmarks are never trained on.
+    #[serde(skip)]
+    pub benchmark: bool,
+}
+
+impl Task {
+    /// What `definition` mode puts before the input.
+    pub fn instruction(&self) -> &str {
+        let description = || self.descriptions.eval.first().or(self.descriptions.train.first());
+        self.instruction.as_ref().or_else(description).map_or("", String::as_str)
+    }
+}
+
+/// Which examples of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// For training.
+    Train,
+    /// For validation.
+    Valid,
+    /// A benchmark's development items.
+    Dev,
+    /// A benchmark's test items.
+    Test,
+    /// All of them.
+    All,
+}
+
+impl Part {
+    fn holds(self, split: Option<&str>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Train => split.is_none_or(|s| s == "train"),
+            Self::Valid => split.is_some_and(|s| s == "valid"),
+            // A benchmark's file is its part; its lines need not say so.
+            Self::Dev => split.is_none_or(|s| s == "dev"),
+            Self::Test => split.is_none_or(|s| s == "test"),
+        }
+    }
+}
+
+/// One example.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// The input, without any description of the task.
+    pub input: String,
+    /// The right answer: `target`, or the text of the right choice.
+    pub target: String,
+    /// All accepted answers, `target` first.
+    pub targets: Vec<String>,
+    /// Options, where the answer is one of several.
+    pub choices: Vec<String>,
+    /// Index of the right option.
+    pub answer: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    input: String,
+    target: Option<String>,
+    #[serde(default)]
+    targets: Vec<String>,
+    #[serde(default)]
+    choices: Vec<String>,
+    answer: Option<usize>,
+    split: Option<String>,
+}
+
+impl Line {
+    fn example(self) -> Result<Example, String> {
+        let target = match (self.target, self.answer) {
+            (Some(target), _) => target,
+            (None, Some(i)) => self.choices.get(i).cloned().ok_or_else(|| format!("answer {i} of {} choices", self.choices.len()))?,
+            (None, None) => return Err("has neither target nor answer".into()),
+        };
+        let targets = if self.targets.is_empty() { vec![target.clone()] } else { self.targets };
+        Ok(Example { input: self.input, target, targets, choices: self.choices, answer: self.answer })
+    }
+}
+
+/// A folder of tasks.
+#[derive(Debug, Clone)]
+pub struct TaskSet {
+    folder: PathBuf,
+    /// Tasks, in file order.
+    pub tasks: Vec<Task>,
+    /// Benchmarks, in file order.
+    pub benchmarks: Vec<Task>,
+    /// Nonsense texts for the random-description condition, where the folder has some.
+    pub nonsense: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct TaskFile {
+    tasks: Vec<Task>,
+}
+
+#[derive(Deserialize)]
+struct BenchmarkFile {
+    benchmarks: Vec<Task>,
+    #[serde(default)]
+    ablation_nonsense_descriptions: Vec<String>,
+}
+
+impl TaskSet {
+    /// Opens a folder with tasks.json, benchmarks.json, or both.
+    ///
+    /// # Errors
+    /// Neither is there, or one is not what it should be.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, DataError> {
+        let folder = folder.as_ref();
+        let (tasks, benchmarks) = (folder.join("tasks.json"), folder.join("benchmarks.json"));
+        if !tasks.exists() && !benchmarks.exists() {
+            let reason = "holds neither tasks.json nor benchmarks.json".to_owned();
+            return Err(DataError::Format { path: folder.to_owned(), reason });
+        }
+        let mut set = Self { folder: folder.to_owned(), tasks: vec![], benchmarks: vec![], nonsense: vec![] };
+        if tasks.exists() {
+            set.tasks = read_json::<TaskFile>(&tasks)?.tasks;
+            check_tasks(&set.tasks, &tasks)?;
+        }
+        if benchmarks.exists() {
+            let file: BenchmarkFile = read_json(&benchmarks)?;
+            check_tasks(&file.benchmarks, &benchmarks)?;
+            set.benchmarks = file.benchmarks.into_iter().map(|b| Task { benchmark: true, ..b }).collect();
+            set.nonsense = file.ablation_nonsense_descriptions;
+        }
+        Ok(set)
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A task or benchmark by name.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn find(&self, name: &str) -> Result<&Task, DataError> {
+        let found = self.tasks.iter().chain(&self.benchmarks).find(|t| t.name == name);
+        found.ok_or_else(|| self.missing("task or benchmark", name))
+    }
+
+    /// The tasks of a list in splits.json.
+    ///
+    /// # Errors
+    /// There is no such list, or it names a task that the folder does not have.
+    pub fn split(&self, name: &str) -> Result<Vec<&Task>, DataError> {
+        let path = self.folder.join("splits.json");
+        let lists: BTreeMap<String, serde_json::Value> = read_json(&path)?;
+        let list = lists.get(name).and_then(serde_json::Value::as_array).ok_or_else(|| DataError::NoSuch {
+            path,
+            kind: "split",
+            name: name.to_owned(),
+        })?;
+        list.iter().filter_map(serde_json::Value::as_str).map(|task| self.find(task)).collect()
+    }
+
+    fn missing(&self, kind: &'static str, name: &str) -> DataError {
+        DataError::NoSuch { path: self.folder.clone(), kind, name: name.to_owned() }
+    }
+
+    /// The examples of a part of a task, in file order.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a line of it is not an example.
+    pub fn examples(&self, task: &Task, part: Part) -> Result<Vec<Example>, DataError> {
+        let mut path = self.folder.join(&task.file);
+        // benchmarks.json names the development file; the test file lies beside it.
+        if task.benchmark && part == Part::Test {
+            let name = task.file.to_string_lossy().replace(".dev.jsonl", ".test.jsonl");
+            path = self.folder.join(name);
+        }
+        let mut examples = Vec::new();
+        let file = File::open(&path).map_err(DataError::io(&path))?;
+        for (i, line) in BufReader::new(file).lines().enumerate() {
+            let line = line.map_err(DataError::io(&path))?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let wrong = |reason: String| DataError::Example { path: path.clone(), line: i + 1, reason };
+            let line: Line = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
+            if part.holds(line.split.as_deref()) {
+                examples.push(line.example().map_err(wrong)?);
+            }
+        }
+        Ok(examples)
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, DataError> {
+    let bytes = std::fs::read(path).map_err(DataError::io(path))?;
+    serde_json::from_slice(&bytes).map_err(|e| DataError::Format { path: path.to_owned(), reason: e.to_string() })
+}
+
+fn check_tasks(tasks: &[Task], path: &Path) -> Result<(), DataError> {
+    let wrong = |reason: String| DataError::Format { path: path.to_owned(), reason };
+    let mut names = std::collections::BTreeSet::new();
+    for task in tasks {
+        if !names.insert(&task.name) {
+            return Err(wrong(format!("task {:?} stands twice", task.name)));
+        }
+        if task.descriptions.train.is_empty() && task.descriptions.eval.is_empty() {
+            return Err(wrong(format!("task {:?} has no description", task.name)));
+        }
+        if task.file.is_absolute() || task.file.components().any(|c| c == std::path::Component::ParentDir) {
+            return Err(wrong(format!("task {:?}: file {} leaves the folder", task.name, task.file.display())));
+        }
+    }
+    Ok(())
+}
