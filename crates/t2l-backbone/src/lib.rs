@@ -1,5 +1,6 @@
 //! Frozen decoder language models in Burn that wear a different adapter in every row of a batch.
 
+mod backbone;
 mod cache;
 pub mod chat;
 pub mod decoder;
@@ -9,6 +10,7 @@ mod mapped;
 pub mod tokenizer;
 mod weights;
 
+pub use backbone::Backbone;
 pub use cache::KvCache;
 pub use decoder::{Decoder, DecoderConfig};
 pub use error::BackboneError;

@@ -8,10 +8,10 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
+use crate::BackboneError;
 use crate::decoder::{DecoderConfig, random_values};
 use crate::gguf::GgufFile;
 use crate::mapped::map_file;
-use crate::BackboneError;
 
 /// Named weights of one model, read on demand as f32.
 pub(crate) enum Weights {
@@ -112,12 +112,22 @@ impl Weights {
     }
 
     /// A tensor on a device.
-    pub(crate) fn tensor<const D: usize>(&self, name: &str, shape: [usize; D], device: &Device) -> Result<Tensor<D>, BackboneError> {
+    pub(crate) fn tensor<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        device: &Device,
+    ) -> Result<Tensor<D>, BackboneError> {
         Ok(Tensor::from_data(TensorData::new(self.values(name, &shape)?, shape), device))
     }
 
     /// Several `[out, in]` weights under one another, as one.
-    pub(crate) fn stacked(&self, names: &[(String, usize)], input: usize, device: &Device) -> Result<Tensor<2>, BackboneError> {
+    pub(crate) fn stacked(
+        &self,
+        names: &[(String, usize)],
+        input: usize,
+        device: &Device,
+    ) -> Result<Tensor<2>, BackboneError> {
         let mut values = Vec::new();
         for (name, out) in names {
             values.extend(self.values(name, &[*out, input])?);
@@ -128,7 +138,11 @@ impl Weights {
 }
 
 fn check_shape(found: &[usize], expected: &[usize]) -> Result<(), String> {
-    if found == expected { Ok(()) } else { Err(format!("has shape {found:?}, the configuration asks for {expected:?}")) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("has shape {found:?}, the configuration asks for {expected:?}"))
+    }
 }
 
 /// llama.cpp interleaves the two halves of every rotated head: row `2i` is half-split row `i`, row `2i + 1` is `i + d/2`.

@@ -19,6 +19,9 @@ use crate::{EncoderError, format_description};
 /// Texts handed to the encoder at once: enough to sort by length, few enough to report progress.
 const CHUNK: usize = 512;
 
+/// Embeddings computed between two writes while a file is filled: an interrupted run loses no more.
+const SAVE_EVERY: usize = 8 * CHUNK;
+
 type Key = [u8; 32];
 
 /// Embeddings of one encoder by description.
@@ -97,7 +100,7 @@ impl EmbeddingTable {
     }
 
     /// The table in `path` (a new one if there is no such file) with all `descriptions` in it: those that are missing
-    /// are computed and the file is written anew. `progress` is told how many of the missing ones are done.
+    /// are computed and the file is written anew (now and then also on the way). `progress` is told how many of the missing ones are done.
     ///
     /// # Errors
     /// A damaged file, one made by another encoder, or a description that cannot be encoded.
@@ -105,10 +108,14 @@ impl EmbeddingTable {
         path: &Path,
         encoder: &dyn TextEncoder,
         descriptions: &[&str],
-        progress: impl FnMut(usize, usize),
+        mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, EncoderError> {
         let mut table = if path.exists() { Self::load(path)? } else { Self::new(encoder) };
-        if table.add(encoder, descriptions, progress).map_err(|e| e.at(path))? > 0 {
+        let added = table.compute(path, encoder, descriptions, |table, done, missing| {
+            progress(done, missing);
+            if done.is_multiple_of(SAVE_EVERY) { table.save(path) } else { Ok(()) }
+        })?;
+        if added > 0 {
             table.save(path)?;
         }
         Ok(table)
@@ -124,10 +131,23 @@ impl EmbeddingTable {
         descriptions: &[&str],
         mut progress: impl FnMut(usize, usize),
     ) -> Result<usize, EncoderError> {
+        self.compute(Path::new("embeddings"), encoder, descriptions, |_, done, missing| {
+            progress(done, missing);
+            Ok(())
+        })
+    }
+
+    fn compute(
+        &mut self,
+        path: &Path,
+        encoder: &dyn TextEncoder,
+        descriptions: &[&str],
+        mut after_chunk: impl FnMut(&Self, usize, usize) -> Result<(), EncoderError>,
+    ) -> Result<usize, EncoderError> {
         if encoder.id() != self.encoder || encoder.width() != self.width {
             let expected = format!("{} ({} wide)", encoder.id(), encoder.width());
             let found = format!("{} ({} wide)", self.encoder, self.width);
-            return Err(EncoderError::OtherEncoder { path: "embeddings".into(), expected, found });
+            return Err(EncoderError::OtherEncoder { path: path.to_owned(), expected, found });
         }
         let mut missing: HashMap<Key, &str> = HashMap::new();
         for description in descriptions {
@@ -152,7 +172,7 @@ impl EmbeddingTable {
                 self.truncated.push(truncated);
             }
             done += chunk.len();
-            progress(done, missing.len());
+            after_chunk(self, done, missing.len())?;
         }
         Ok(missing.len())
     }
@@ -240,15 +260,5 @@ impl EmbeddingTable {
             .chain_update(format_description(description).as_bytes())
             .finalize()
             .into()
-    }
-}
-
-impl EncoderError {
-    /// The same error with the table's file in it.
-    fn at(self, path: &Path) -> Self {
-        match self {
-            Self::OtherEncoder { expected, found, .. } => Self::OtherEncoder { path: path.to_owned(), expected, found },
-            other => other,
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! From texts to token ids, cut at the model's limit.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -7,7 +8,7 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::bert::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, Tokenizer, TruncationParams};
+use tokenizers::{AddedToken, Encoding, Tokenizer, TruncationParams};
 
 use crate::EncoderError;
 use crate::error::{read_json_if_there, read_small};
@@ -24,6 +25,7 @@ pub(crate) struct Tokens {
 #[derive(Debug, Clone)]
 pub(crate) struct TextTokenizer {
     tokenizer: Tokenizer,
+    vocab_size: usize,
     lower_case: bool,
 }
 
@@ -49,16 +51,15 @@ impl TextTokenizer {
             let reason = format!("token {token:?} has id {id}, the model has {vocab_size} rows");
             return Err(EncoderError::tokenizer(&path, reason));
         }
-        // Special tokens never fill all of it.
-        let special = tokenizer.encode("", true).map_err(|e| EncoderError::tokenizer(&path, e))?.get_ids().len();
+        tokenizer.with_padding(None).with_truncation(None).map_err(|e| EncoderError::tokenizer(&path, e))?;
+        let special = encode(&tokenizer, "").map_err(|e| EncoderError::tokenizer(&path, e))?.get_ids().len();
         if max_seq_length <= special {
             let reason = format!("{special} special tokens leave no room in max_seq_length {max_seq_length}");
             return Err(EncoderError::tokenizer(&path, reason));
         }
-        tokenizer.with_padding(None);
         let cut = TruncationParams { max_length: max_seq_length, ..Default::default() };
         tokenizer.with_truncation(Some(cut)).map_err(|e| EncoderError::tokenizer(&path, e))?;
-        Ok(Self { tokenizer, lower_case })
+        Ok(Self { tokenizer, vocab_size, lower_case })
     }
 
     /// Tokenises one text; the error is the tokenizer's own words.
@@ -70,12 +71,23 @@ impl TextTokenizer {
         } else {
             text
         };
-        let encoding = self.tokenizer.encode_fast(text, true).map_err(|e| e.to_string())?;
+        let encoding = encode(&self.tokenizer, text)?;
         if encoding.get_ids().is_empty() {
             return Err("no token in it".into());
         }
+        if let Some(id) = encoding.get_ids().iter().find(|&&id| id as usize >= self.vocab_size) {
+            return Err(format!("the tokenizer gives id {id}, the model has {} rows", self.vocab_size));
+        }
         Ok(Tokens { ids: encoding.get_ids().to_vec(), truncated: !encoding.get_overflowing().is_empty() })
     }
+}
+
+/// Some descriptions of a tokenizer that parse make the library panic when used, for example a template that names a
+/// special token it does not define.
+fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Encoding, String> {
+    catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(text, true)))
+        .map_err(|_| "it cannot be used as it stands".to_owned())?
+        .map_err(|e| e.to_string())
 }
 
 /// BERT's own tokenizer: clean, split at white space and punctuation, greedy WordPiece, `[CLS] … [SEP]`.

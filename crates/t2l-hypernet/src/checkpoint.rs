@@ -225,35 +225,48 @@ fn read_weights(
             "does not belong to the hypernetwork that the manifest describes",
         ));
     }
-    let (mut parameters, mut buffers) = (Parameters::default(), Parameters::default());
-    for spec in &specs {
-        let view = tensors.tensor(&spec.name).map_err(|_| HypernetError::tensor(path, &spec.name, "is missing"))?;
-        if view.shape() != spec.shape {
-            let reason = format!("has shape {:?}, the manifest asks for {:?}", view.shape(), spec.shape);
-            return Err(HypernetError::tensor(path, &spec.name, reason));
+    let read = |name: &str, shape: &[usize]| {
+        let view = tensors.tensor(name).map_err(|_| HypernetError::tensor(path, name, "is missing"))?;
+        if view.shape() != shape {
+            let reason = format!("has shape {:?}, the manifest asks for {shape:?}", view.shape());
+            return Err(HypernetError::tensor(path, name, reason));
         }
         let data = view.data();
         let values: Vec<f32> = match view.dtype() {
-            safetensors::Dtype::F32 => {
-                data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-            }
-            safetensors::Dtype::BF16 => {
-                data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-            }
-            other => {
-                return Err(HypernetError::tensor(
-                    path,
-                    &spec.name,
-                    format!("has type {other:?}; f32 and bf16 are read"),
-                ));
-            }
+            safetensors::Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            safetensors::Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            other => return Err(HypernetError::tensor(path, name, format!("has type {other:?}; f32 and bf16 are read"))),
         };
-        if let Some(i) = values.iter().position(|x| !x.is_finite()) {
-            return Err(HypernetError::tensor(path, &spec.name, format!("value {i} is {}", values[i])));
+        match values.iter().position(|x| !x.is_finite()) {
+            Some(i) => Err(HypernetError::tensor(path, name, format!("value {i} is {}", values[i]))),
+            None => Ok(values),
         }
-        insert(if spec.trained { &mut parameters } else { &mut buffers }, spec, values, device);
+    };
+    Hypernet::from_tensors(config.clone(), read, device)
+}
+
+impl Hypernet {
+    /// A hypernetwork from values given by name: `read(name, shape)` gives `shape.product()` values, row-major.
+    ///
+    /// # Errors
+    /// A configuration that cannot be, or whatever `read` fails with.
+    pub fn from_tensors(
+        config: HypernetConfig,
+        mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, HypernetError>,
+        device: &Device,
+    ) -> Result<Self, HypernetError> {
+        config.check()?;
+        let (mut parameters, mut buffers) = (Parameters::default(), Parameters::default());
+        for spec in specs(&config) {
+            let values = read(&spec.name, &spec.shape)?;
+            if values.len() != spec.shape.iter().product::<usize>() {
+                let reason = format!("{} values for shape {:?}", values.len(), spec.shape);
+                return Err(HypernetError::tensor(Path::new(""), &spec.name, reason));
+            }
+            insert(if spec.trained { &mut parameters } else { &mut buffers }, &spec, values, device);
+        }
+        Ok(Self { config, parameters, buffers })
     }
-    Ok(Hypernet { config: config.clone(), parameters, buffers })
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

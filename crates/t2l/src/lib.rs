@@ -1,1 +1,6 @@
-//! Text-to-LoRA: a sentence describing a task in, a LoRA adapter out
+//! Text-to-LoRA: a sentence describing a task in, a LoRA adapter out.
+
+mod error;
+pub mod training;
+
+pub use error::Error;

@@ -129,7 +129,8 @@ impl DecoderConfig {
     /// Not JSON, an unknown family, or numbers that no decoder can have.
     pub fn from_json(path: &Path) -> Result<Self, BackboneError> {
         let text = std::fs::read_to_string(path).map_err(BackboneError::io(path))?;
-        let json: Map<String, Value> = serde_json::from_str(&text).map_err(|e| BackboneError::config(path, e.to_string()))?;
+        let json: Map<String, Value> =
+            serde_json::from_str(&text).map_err(|e| BackboneError::config(path, e.to_string()))?;
         let family = json.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
         if !FAMILIES.contains(&family.as_str()) {
             return Err(BackboneError::UnsupportedFamily { path: path.to_owned(), family });
@@ -261,10 +262,16 @@ impl DecoderConfig {
         }
         if !self.heads.is_multiple_of(self.kv_heads) || !self.head_dim.is_multiple_of(2) {
             let (h, kv, d) = (self.heads, self.kv_heads, self.head_dim);
-            return Err(BackboneError::config(path, format!("{h} heads of width {d} over {kv} key/value heads do not divide")));
+            return Err(BackboneError::config(
+                path,
+                format!("{h} heads of width {d} over {kv} key/value heads do not divide"),
+            ));
         }
         let numbers = [self.norm_eps, self.rope_theta, self.attention_scale];
-        if self.window == Some(0) || matches!(self.sliding, Sliding::AllButEvery(0)) || numbers.iter().any(|x| !x.is_finite() || *x < 0.0) {
+        if self.window == Some(0)
+            || matches!(self.sliding, Sliding::AllButEvery(0))
+            || numbers.iter().any(|x| !x.is_finite() || *x < 0.0)
+        {
             return Err(BackboneError::config(path, "a window, epsilon, base frequency or scale is out of range"));
         }
         Ok(self)
@@ -322,7 +329,8 @@ impl Reader<'_> {
         let kind = ["rope_type", "type"].iter().find_map(|k| json.get(*k)).and_then(Value::as_str).unwrap_or("default");
         let number = |key: &str| {
             let number = json.get(key).and_then(Value::as_f64).filter(|n| n.is_finite() && *n > 0.0);
-            number.ok_or_else(|| BackboneError::config(self.path, format!("rope_scaling.{key} is not a positive number")))
+            number
+                .ok_or_else(|| BackboneError::config(self.path, format!("rope_scaling.{key} is not a positive number")))
         };
         match kind {
             "default" => Ok(RopeScaling::None),

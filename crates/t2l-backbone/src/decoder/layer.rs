@@ -36,7 +36,13 @@ struct Linear {
 }
 
 impl Linear {
-    fn load(weights: &Weights, modules: &[(String, usize)], input: usize, bias: bool, device: &Device) -> Result<Self, BackboneError> {
+    fn load(
+        weights: &Weights,
+        modules: &[(String, usize)],
+        input: usize,
+        bias: bool,
+        device: &Device,
+    ) -> Result<Self, BackboneError> {
         let named = |kind: &str| -> Vec<(String, usize)> {
             modules.iter().map(|(name, out)| (format!("{name}.{kind}"), *out)).collect()
         };
@@ -65,13 +71,24 @@ impl Linear {
 }
 
 /// A norm's weight, with Gemma's offset folded in.
-pub(super) fn norm(config: &DecoderConfig, weights: &Weights, name: &str, width: usize, device: &Device) -> Result<Tensor<1>, BackboneError> {
+pub(super) fn norm(
+    config: &DecoderConfig,
+    weights: &Weights,
+    name: &str,
+    width: usize,
+    device: &Device,
+) -> Result<Tensor<1>, BackboneError> {
     let weight: Tensor<1> = weights.tensor(name, [width], device)?;
     Ok(if config.norm_plus_one { weight.add_scalar(1.0) } else { weight })
 }
 
 impl Layer {
-    pub(super) fn load(config: &DecoderConfig, weights: &Weights, layer: usize, device: &Device) -> Result<Self, BackboneError> {
+    pub(super) fn load(
+        config: &DecoderConfig,
+        weights: &Weights,
+        layer: usize,
+        device: &Device,
+    ) -> Result<Self, BackboneError> {
         let c = config;
         let name = |rest: &str| format!("model.layers.{layer}.{rest}");
         let hidden_norm = |rest: &str| norm(c, weights, &name(rest), c.hidden_size, device);

@@ -15,10 +15,10 @@ use layer::Layer;
 pub(crate) use random::random_values;
 use rope::Rotations;
 
+use crate::BackboneError;
 use crate::cache::KvCache;
 use crate::gguf::GgufFile;
 use crate::weights::Weights;
-use crate::BackboneError;
 
 /// A frozen decoder language model.
 #[derive(Debug, Clone)]
@@ -129,7 +129,8 @@ impl Decoder {
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, tokens] = ids.dims();
         let hidden = self.config.hidden_size;
-        let embedded = self.embeddings.clone().select(0, ids.reshape([batch * tokens])).reshape([batch, tokens, hidden]);
+        let embedded =
+            self.embeddings.clone().select(0, ids.reshape([batch * tokens])).reshape([batch, tokens, hidden]);
         if self.config.scale_embeddings { embedded.mul_scalar((hidden as f64).sqrt()) } else { embedded }
     }
 
@@ -154,7 +155,12 @@ impl Decoder {
     ///
     /// # Errors
     /// Adapters that do not fit.
-    pub fn hidden_states(&self, embeddings: Tensor<3>, starts: &[usize], adapters: &AdapterBatch) -> Result<Vec<Tensor<3>>, BackboneError> {
+    pub fn hidden_states(
+        &self,
+        embeddings: Tensor<3>,
+        starts: &[usize],
+        adapters: &AdapterBatch,
+    ) -> Result<Vec<Tensor<3>>, BackboneError> {
         let mut states = Vec::new();
         let last = self.run(embeddings, starts, None, adapters, |_, stream| states.push(stream.clone()))?;
         states.push(last);
@@ -183,7 +189,8 @@ impl Decoder {
             return Err(BackboneError::Prompt(format!("{} row starts for {batch} rows", starts.len())));
         }
         if !adapters.is_empty() {
-            let all = AdapterLayout { base_model: String::new(), layers: self.config.layers, modules: self.linear_modules() };
+            let all =
+                AdapterLayout { base_model: String::new(), layers: self.config.layers, modules: self.linear_modules() };
             adapters.check(batch, &all)?;
         }
         let past = cache.as_ref().map_or(0, |c| c.len());

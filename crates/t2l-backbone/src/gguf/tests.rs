@@ -57,7 +57,9 @@ fn errors_name_key_and_types() {
     let message = file.u32("general.architecture").unwrap_err().to_string();
     assert!(message.ends_with("metadata \"general.architecture\" is a string; an unsigned 32-bit integer is needed"));
     assert!(matches!(file.f32("absent").unwrap_err().problem, GgufProblem::MissingKey(key) if key == "absent"));
-    assert!(matches!(file.read_f32("absent").unwrap_err().problem, GgufProblem::MissingTensor(name) if name == "absent"));
+    assert!(
+        matches!(file.read_f32("absent").unwrap_err().problem, GgufProblem::MissingTensor(name) if name == "absent")
+    );
 }
 
 #[test]
@@ -154,9 +156,7 @@ fn alignments() {
     }
     let text = Bytes::front(0, 1).entry_str("general.alignment", "32");
     assert!(matches!(text.problem(), GgufProblem::WrongType { .. }));
-    let wide = |alignment| {
-        Bytes::front(1, 1).entry_u32("general.alignment", alignment).tensor("t", &[1], F32, 0)
-    };
+    let wide = |alignment| Bytes::front(1, 1).entry_u32("general.alignment", alignment).tensor("t", &[1], F32, 0);
     assert_eq!(wide(128).pad(128).f32(7.0).open().unwrap().read_f32("t").unwrap(), [7.0]);
     assert!(matches!(wide(1 << 31).pad(128).f32(7.0).problem(), GgufProblem::OutsideFile { available: 0, .. }));
 }
