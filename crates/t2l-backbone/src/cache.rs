@@ -1,6 +1,6 @@
 //! Keys and values of tokens already seen.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::decoder::DecoderConfig;
 
@@ -45,6 +45,20 @@ impl KvCache {
         let seen = (keys.clone().narrow(1, 0, end), values.clone().narrow(1, 0, end));
         self.layers[layer] = Some((keys, values));
         seen
+    }
+
+    /// A cache whose row `i` is a copy of row `rows[i]` of this one, with room for `extra` more tokens.
+    pub fn select(&self, rows: &[usize], extra: usize) -> Self {
+        let copy = |x: &Tensor<4>| -> Tensor<4> {
+            let [_, _, heads, width] = x.dims();
+            let device = x.device();
+            let index: Vec<i64> = rows.iter().map(|&r| r as i64).collect();
+            let index = Tensor::from_data(TensorData::new(index, [rows.len()]), &device);
+            let kept = x.clone().narrow(1, 0, self.length).select(0, index);
+            Tensor::cat(vec![kept, Tensor::zeros([rows.len(), extra, heads, width], &device)], 1)
+        };
+        let layers = self.layers.iter().map(|l| l.as_ref().map(|(k, v)| (copy(k), copy(v)))).collect();
+        Self { layers, length: self.length }
     }
 
     /// Counts the tokens appended to every layer.

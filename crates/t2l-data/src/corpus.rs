@@ -26,7 +26,12 @@ impl Corpus {
     ///
     /// # Errors
     /// A benchmark among the tasks, a task without examples or training descriptions, files that cannot be read.
-    pub fn build(set: &TaskSet, tasks: &[&Task], renderer: &PromptRenderer<'_>, max_tokens: usize) -> Result<Self, DataError> {
+    pub fn build(
+        set: &TaskSet,
+        tasks: &[&Task],
+        renderer: &PromptRenderer<'_>,
+        max_tokens: usize,
+    ) -> Result<Self, DataError> {
         let build = |task: &&Task| -> Result<CorpusTask, DataError> {
             if task.benchmark {
                 return Err(DataError::Benchmark { name: task.name.clone() });

@@ -112,7 +112,13 @@ impl<'a> PromptRenderer<'a> {
     ///
     /// # Errors
     /// The template or the tokenizer refuses the text.
-    pub fn example(&self, task: &Task, example: &Example, mode: PromptMode, max_tokens: usize) -> Result<TokenizedExample, DataError> {
+    pub fn example(
+        &self,
+        task: &Task,
+        example: &Example,
+        mode: PromptMode,
+        max_tokens: usize,
+    ) -> Result<TokenizedExample, DataError> {
         let named = |e| match e {
             DataError::Render { reason, .. } => DataError::Render { task: task.name.clone(), reason },
             other => other,

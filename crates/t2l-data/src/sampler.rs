@@ -74,7 +74,9 @@ impl Sampler {
     pub fn restore(&mut self, state: &serde_json::Value, corpus: &Corpus) -> Result<(), String> {
         let state: SamplerState = serde_json::from_value(state.clone()).map_err(|e| format!("sampler state: {e}"))?;
         let fits = |d: &Draw| {
-            d.task < corpus.tasks() && d.example < corpus.examples_of(d.task) && d.description < corpus.descriptions_of(d.task)
+            d.task < corpus.tasks()
+                && d.example < corpus.examples_of(d.task)
+                && d.description < corpus.descriptions_of(d.task)
         };
         if state.tasks.iter().any(|&t| t >= corpus.tasks()) || !state.ready.iter().flatten().all(fits) {
             return Err("sampler state belongs to other tasks".into());

@@ -161,7 +161,9 @@ impl Line {
     fn example(self) -> Result<Example, String> {
         let target = match (self.target, self.answer) {
             (Some(target), _) => target,
-            (None, Some(i)) => self.choices.get(i).cloned().ok_or_else(|| format!("answer {i} of {} choices", self.choices.len()))?,
+            (None, Some(i)) => {
+                self.choices.get(i).cloned().ok_or_else(|| format!("answer {i} of {} choices", self.choices.len()))?
+            }
             (None, None) => return Err("has neither target nor answer".into()),
         };
         let targets = if self.targets.is_empty() { vec![target.clone()] } else { self.targets };

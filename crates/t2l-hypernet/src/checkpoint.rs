@@ -233,9 +233,15 @@ fn read_weights(
         }
         let data = view.data();
         let values: Vec<f32> = match view.dtype() {
-            safetensors::Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            safetensors::Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            other => return Err(HypernetError::tensor(path, name, format!("has type {other:?}; f32 and bf16 are read"))),
+            safetensors::Dtype::F32 => {
+                data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
+            safetensors::Dtype::BF16 => {
+                data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+            }
+            other => {
+                return Err(HypernetError::tensor(path, name, format!("has type {other:?}; f32 and bf16 are read")));
+            }
         };
         match values.iter().position(|x| !x.is_finite()) {
             Some(i) => Err(HypernetError::tensor(path, name, format!("value {i} is {}", values[i]))),

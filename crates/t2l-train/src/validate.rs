@@ -54,7 +54,9 @@ impl Validator for HeldOut {
         for chunk in self.examples.chunks(self.rows) {
             let examples: Vec<&TokenizedExample> = chunk.iter().map(|e| &e.example).collect();
             let batch = TrainBatch::new(&examples, 8, 0);
-            for (total, pick) in totals.iter_mut().zip([|e: &HeldOutExample| e.own.clone(), |e: &HeldOutExample| e.other.clone()]) {
+            for (total, pick) in
+                totals.iter_mut().zip([|e: &HeldOutExample| e.own.clone(), |e: &HeldOutExample| e.other.clone()])
+            {
                 let factors = hypernet.generate(Tensor::cat(chunk.iter().map(pick).collect(), 0))?;
                 let losses = label_losses(&self.decoder, &batch, &AdapterBatch::from_factors(&factors), 0.0, None)?;
                 let losses = losses.to_data();

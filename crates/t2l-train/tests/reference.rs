@@ -44,7 +44,11 @@ fn hypernet_config(config: &Value) -> HypernetConfig {
             (Some(true), Some(true)) => Arch::S,
             _ => Arch::LA,
         },
-        layout: AdapterLayout { base_model: "tiny".into(), layers: size(config, "num_hidden_layers"), modules: modules.collect() },
+        layout: AdapterLayout {
+            base_model: "tiny".into(),
+            layers: size(config, "num_hidden_layers"),
+            modules: modules.collect(),
+        },
         scaling: LoraScaling {
             alpha: number(config, "lora_alpha"),
             rank: size(config, "r"),
@@ -97,7 +101,8 @@ fn batch(stored: &std::collections::BTreeMap<String, Stored>, device: &Device) -
 
 fn check(case: &Path, config: &Value) {
     let device = Device::flex();
-    let decoder = Decoder::load(&case.join(config["base_model"].as_str().expect("base_model")), &device).expect("base model");
+    let decoder =
+        Decoder::load(&case.join(config["base_model"].as_str().expect("base_model")), &device).expect("base model");
     let decoder = decoder.for_training();
     let init = tensors(&case.join("hypernet_init.safetensors"));
     let read = |name: &str, shape: &[usize]| {

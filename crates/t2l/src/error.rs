@@ -18,6 +18,15 @@ pub enum Error {
     /// The device.
     #[error(transparent)]
     Device(#[from] t2l_core::device::DeviceError),
+    /// Model files.
+    #[error(transparent)]
+    Model(#[from] t2l_models::ModelError),
+    /// Adapter files.
+    #[error(transparent)]
+    Adapter(#[from] t2l_adapter::AdapterError),
+    /// Evaluation.
+    #[error(transparent)]
+    Eval(#[from] t2l_eval::EvalError),
     /// The base model.
     #[error(transparent)]
     Backbone(#[from] t2l_backbone::BackboneError),

@@ -10,7 +10,10 @@ use t2l_backbone::Backbone;
 use t2l_core::{LoraScaling, TextEncoder};
 use t2l_data::{Corpus, Part, PromptMode, PromptRenderer, Task, TaskSet};
 use t2l_encoder::{BertEncoder, EmbeddingTable};
-use t2l_hypernet::{Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Manifest, ModelRef, Offset, Rendering, Target, TaskEncoder};
+use t2l_hypernet::{
+    Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Manifest, ModelRef, Offset, Rendering, Target,
+    TaskEncoder,
+};
 use t2l_train::{HeldOut, HeldOutExample, SftConfig, SftRun};
 
 use crate::Error;
@@ -72,7 +75,9 @@ pub fn prepare_sft(
     tell("embedding descriptions");
     let all = tasks.iter().chain(&unseen).flat_map(|t| t.descriptions.train.iter().chain(&t.descriptions.eval));
     let all: Vec<&str> = all.map(String::as_str).collect();
-    let table = EmbeddingTable::fill(cache, &encoder, &all, |done, of| tell(&format!("embedding descriptions: {done} of {of}")))?;
+    let table = EmbeddingTable::fill(cache, &encoder, &all, |done, of| {
+        tell(&format!("embedding descriptions: {done} of {of}"))
+    })?;
     let embed = |texts: &[String]| {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         table.embeddings(&texts, device)
@@ -87,7 +92,7 @@ pub fn prepare_sft(
         });
     }
 
-    let shape = shape(&config, &backbone, encoder.width(), count)?;
+    let shape = shape(&config, &backbone, &models.base_ref.id, encoder.width(), count)?;
     let hypernet = match &config.run.start_from {
         Some(path) => {
             let start = Checkpoint::load(path, device)?;
@@ -134,7 +139,13 @@ pub fn prepare_sft(
     Ok(PreparedRun { run, validators, tasks: count })
 }
 
-fn shape(config: &SftConfig, backbone: &Backbone, width: usize, tasks: usize) -> Result<HypernetConfig, Error> {
+fn shape(
+    config: &SftConfig,
+    backbone: &Backbone,
+    base_model: &str,
+    width: usize,
+    tasks: usize,
+) -> Result<HypernetConfig, Error> {
     let settings = &config.hypernet;
     let (offset, head_bias) = match settings.init {
         Init::Ours => (Offset::Trainable, true),
@@ -143,7 +154,7 @@ fn shape(config: &SftConfig, backbone: &Backbone, width: usize, tasks: usize) ->
     };
     Ok(HypernetConfig {
         arch: settings.arch,
-        layout: backbone.decoder.layout(&backbone.id, &settings.target_modules)?,
+        layout: backbone.decoder.layout(base_model, &settings.target_modules)?,
         scaling: LoraScaling { alpha: settings.alpha, rank: settings.rank, use_rslora: settings.use_rslora },
         conditioning: settings.conditioning,
         embedding: match settings.conditioning {

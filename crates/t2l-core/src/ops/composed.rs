@@ -131,7 +131,10 @@ fn dropout_mask(x: &Tensor<3>, dropout: InputDropout, place: u64) -> Tensor<3> {
 }
 
 pub(super) fn label_nll(hidden: Tensor<2>, lm_head: &Tensor<2>, labels: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
-    let logits = hidden.matmul(lm_head.clone().transpose());
+    logits_nll(hidden.matmul(lm_head.clone().transpose()), labels, smoothing)
+}
+
+pub(super) fn logits_nll(logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
     let log_probs = activation::log_softmax(logits, 1);
     let picked: Tensor<1> = log_probs.clone().gather(1, labels.unsqueeze_dim(1)).squeeze_dim(1);
     let nll = picked.neg().mul_scalar(1.0 - smoothing);

@@ -147,6 +147,13 @@ pub fn label_nll(hidden: Tensor<2>, lm_head: &Tensor<2>, labels: Tensor<1, Int>,
     composed::label_nll(hidden, lm_head, labels, smoothing)
 }
 
+/// Cross-entropy of logits against labels, for when the logits are wanted anyway.
+///
+/// `logits`: `[n, vocabulary]`, `labels`: `[n]`; gives `[n]`.
+pub fn logits_nll(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    composed::logits_nll(logits, labels, 0.0)
+}
+
 /// Settings of one AdamW step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamW {

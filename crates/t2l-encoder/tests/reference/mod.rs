@@ -131,7 +131,8 @@ fn sentences(folder: &Path) -> Outcome {
 
 /// The same model with vocab.txt only.
 fn without_tokenizer_json(model: &Path, copy: &Path) {
-    for file in ["config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "sentence_bert_config.json"] {
+    for file in ["config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "sentence_bert_config.json"]
+    {
         std::fs::copy(model.join(file), copy.join(file)).unwrap();
     }
 }

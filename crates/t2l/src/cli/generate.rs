@@ -1,0 +1,147 @@
+//! `t2l generate`: descriptions to adapter folders.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use serde_json::json;
+use t2l::adapter::peft::{self, SaveOptions};
+
+use super::args::{Dtype, Format, GenerateArgs, Global};
+use super::output;
+
+/// Longest input of `-f` that is read, in bytes.
+const FILE_LIMIT: u64 = 64 << 20;
+
+pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
+    let Format::Peft = args.format;
+    let mut descriptions = args.descriptions.clone();
+    if let Some(file) = &args.file {
+        let lines = read_lines(file)?;
+        descriptions.extend(lines.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned));
+    }
+    if descriptions.is_empty() {
+        bail!("no description given; write one after `generate`, or name a file of them with -f");
+    }
+    let several = descriptions.len() > 1;
+    let targets: Vec<PathBuf> = match several {
+        false => vec![args.output.clone()],
+        true => descriptions
+            .iter()
+            .enumerate()
+            .map(|(i, d)| args.output.join(format!("{:04}-{}", i + 1, slug(d))))
+            .collect(),
+    };
+    // Nothing is loaded for a target that cannot be written.
+    if !args.force && is_occupied(&args.output)? {
+        bail!("{}: is not empty; use --force to replace it", args.output.display());
+    }
+    let t2l = super::text_to_lora(&args.checkpoint, global)?;
+    let started = Instant::now();
+    let texts: Vec<&str> = descriptions.iter().map(String::as_str).collect();
+    let generated = t2l.generate(&texts)?;
+    super::warn_truncated(&generated);
+    let mut written: Vec<PathBuf> = Vec::new();
+    let outcome = targets.iter().enumerate().try_for_each(|(i, target)| -> anyhow::Result<()> {
+        let options = SaveOptions {
+            dtype: match args.dtype {
+                Dtype::F32 => peft::Dtype::F32,
+                Dtype::F16 => peft::Dtype::F16,
+                Dtype::Bf16 => peft::Dtype::Bf16,
+            },
+            base_model_name: args.base_name.clone(),
+            description: Some(descriptions[i].clone()),
+            force: args.force,
+        };
+        peft::save(&generated.adapter(i).adapter, target, &options)?;
+        written.push(target.clone());
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        // All adapters or none.
+        for folder in &written {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+        if several {
+            let _ = std::fs::remove_dir(&args.output);
+        }
+        return Err(error);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let scaling = generated.factors.scaling;
+    let layout = &t2l.checkpoint().hypernet.config.layout;
+    let modules: Vec<&str> = layout.modules.iter().map(|m| m.name.as_str()).collect();
+    let mut adapters = Vec::new();
+    for (description, target) in descriptions.iter().zip(&targets) {
+        let path = std::path::absolute(target).with_context(|| target.display().to_string())?;
+        adapters.push(json!({
+            "description": description,
+            "path": path,
+            "format": "peft",
+            "rank": scaling.rank,
+            "alpha": scaling.alpha,
+            "layers": layout.layers,
+            "target_modules": modules,
+            "parameters": layout.parameters(scaling.rank),
+        }));
+    }
+    if global.json {
+        return output::json(&json!({ "adapters": adapters, "seconds": seconds }));
+    }
+    for target in &targets {
+        println!("{}", target.display());
+    }
+    eprintln!("{} in {seconds:.2} s", if several { format!("{} adapters", targets.len()) } else { "1 adapter".into() });
+    Ok(())
+}
+
+fn read_lines(file: &Path) -> anyhow::Result<String> {
+    let reader: Box<dyn Read> = match file.to_str() {
+        Some("-") => Box::new(std::io::stdin()),
+        _ => Box::new(std::fs::File::open(file).with_context(|| file.display().to_string())?),
+    };
+    let mut text = String::new();
+    let read = reader.take(FILE_LIMIT + 1).read_to_string(&mut text).with_context(|| file.display().to_string())?;
+    if read as u64 > FILE_LIMIT {
+        bail!("{}: is larger than {} MiB", file.display(), FILE_LIMIT >> 20);
+    }
+    Ok(text)
+}
+
+fn is_occupied(folder: &Path) -> anyhow::Result<bool> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).with_context(|| folder.display().to_string()),
+    }
+}
+
+/// A description as part of a folder's name: `[a-z0-9-]`, at most 40 characters.
+fn slug(description: &str) -> String {
+    let mut slug = String::new();
+    for c in description.to_lowercase().chars() {
+        match c {
+            'a'..='z' | '0'..='9' => slug.push(c),
+            _ if !slug.is_empty() && !slug.ends_with('-') => slug.push('-'),
+            _ => {}
+        }
+        if slug.len() == 40 {
+            break;
+        }
+    }
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() { "task".to_owned() } else { slug.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slug;
+
+    #[test]
+    fn slugs_are_plain_and_short() {
+        assert_eq!(slug("Sort the words, A–Z!"), "sort-the-words-a-z");
+        assert_eq!(slug("日本語"), "task");
+        assert!(slug(&"long words ".repeat(20)).len() <= 40);
+    }
+}

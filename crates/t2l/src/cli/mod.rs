@@ -1,0 +1,51 @@
+//! The program: arguments in, one module per subcommand, results on standard output, everything else on standard error.
+
+mod adapter;
+mod args;
+mod ask;
+mod chat;
+mod eval;
+mod generate;
+mod models;
+mod output;
+mod train;
+
+use std::process::ExitCode;
+
+pub use args::Cli;
+use args::{CheckpointArgs, Command, Global};
+use output::Terminal;
+
+/// Runs a parsed command line.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let global = &cli.global;
+    // An unknown device is an error whatever the subcommand does with it.
+    t2l::core::device::parse(&global.device)?;
+    match cli.command {
+        Command::Generate(args) => generate::run(&args, global)?,
+        Command::Ask(args) => ask::run(&args, global)?,
+        Command::Chat(args) => chat::run(&args, global)?,
+        Command::Train(command) => return train::run(&command, global),
+        Command::Eval(args) => eval::run(&args, global)?,
+        Command::Adapter(command) => adapter::run(&command, global)?,
+        Command::Models(command) => models::run(&command, global)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Loads the hypernetwork and encoder that a command asks for.
+fn text_to_lora(checkpoint: &CheckpointArgs, global: &Global) -> anyhow::Result<t2l::TextToLora> {
+    let mut builder = t2l::TextToLora::builder().device(&global.device);
+    if let Some(path) = &checkpoint.checkpoint {
+        builder = builder.checkpoint(path);
+    }
+    Ok(builder.build_with(&mut Terminal::new())?)
+}
+
+/// Says which descriptions were cut.
+fn warn_truncated(generated: &t2l::GeneratedAdapters) {
+    for (description, _) in generated.descriptions.iter().zip(&generated.truncated).filter(|(_, cut)| **cut) {
+        let start: String = description.chars().take(40).collect();
+        eprintln!("warning: description {start:?}… is longer than the encoder reads; its end was cut off");
+    }
+}

@@ -1,0 +1,169 @@
+//! `t2l train`: an SFT run with its progress and its signals, and the drawing of its curves.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use t2l::core::device;
+use t2l::hypernet::ModelRef;
+use t2l::models::{ModelError, Models};
+use t2l::train::{Ended, Event, SftConfig, Stop, Validator, plot};
+use t2l::training::{ModelPaths, prepare_sft};
+
+use super::args::{Global, PlotArgs, SftArgs, TrainCommand};
+use super::output::{self, Terminal};
+
+/// Exit code of a run that a signal stopped.
+const STOPPED: u8 = 130;
+
+pub fn run(command: &TrainCommand, global: &Global) -> anyhow::Result<ExitCode> {
+    match command {
+        TrainCommand::Sft(args) => sft(args, global),
+        TrainCommand::Plot(args) => draw(args, global),
+    }
+}
+
+fn draw(args: &PlotArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let svg = args.output.clone().unwrap_or_else(|| args.run.join("curves.svg"));
+    plot(&args.run.join("metrics.jsonl"), &svg)?;
+    if global.json {
+        output::json(&json!({ "path": std::path::absolute(&svg)? }))?;
+    } else {
+        println!("{}", svg.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sft(args: &SftArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = SftConfig::load(&args.config)?;
+    let device = device::parse(&global.device)?;
+    let models = Models::new(None)?;
+    let paths = model_paths(&models, &config)?;
+    std::fs::create_dir_all(models.cache())?;
+    let embeddings = models.cache().join("descriptions.safetensors");
+    let prepared = prepare_sft(config, &paths, &args.output, &embeddings, &device, |text| eprintln!("{text}"))?;
+    eprintln!("{} tasks", prepared.tasks);
+    let mut validators = prepared.validators;
+    let mut validators: Vec<&mut dyn Validator> = validators.iter_mut().map(|v| v as &mut dyn Validator).collect();
+
+    let mut stop = Stop::new();
+    if let Some(step) = args.max_steps {
+        stop = stop.at_step(step);
+    }
+    if let Some(hours) = args.max_hours {
+        if !(hours.is_finite() && hours >= 0.0) {
+            bail!("--max-hours {hours} is not a duration");
+        }
+        stop = stop.after(Duration::from_secs_f64(hours * 3600.0));
+    }
+    let signalled = Arc::new(AtomicBool::new(false));
+    let (asker, flag) = (stop.clone(), Arc::clone(&signalled));
+    ctrlc::set_handler(move || {
+        flag.store(true, Ordering::SeqCst);
+        if asker.request() {
+            std::process::exit(i32::from(STOPPED));
+        }
+        eprintln!("finishing this step and writing a checkpoint; once more stops at once");
+    })?;
+
+    let mut display = Display::new();
+    let ended = prepared.run.run(&mut validators, &stop, |event| display.show(&event))?;
+    let step = match ended {
+        Ended::Complete => display.steps,
+        Ended::Stopped { step } => step,
+    };
+    if global.json {
+        let state = if ended == Ended::Complete { "complete" } else { "stopped" };
+        output::json(&json!({ "run": std::path::absolute(&args.output)?, "state": state, "step": step }))?;
+    } else {
+        eprintln!(
+            "{} at step {step}; checkpoint in {}",
+            if ended == Ended::Complete { "complete" } else { "stopped" },
+            args.output.join("last").display()
+        );
+    }
+    Ok(if signalled.load(Ordering::SeqCst) { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
+}
+
+fn model_paths(models: &Models, config: &SftConfig) -> anyhow::Result<ModelPaths> {
+    let find = |name: &str| -> anyhow::Result<(std::path::PathBuf, ModelRef)> {
+        let path = match models.resolve(name) {
+            Err(ModelError::NotFetched { name }) => models.pull(name, &mut Terminal::new())?,
+            other => other?,
+        };
+        let reference = match models.known(name) {
+            Some(known) => ModelRef {
+                id: known.hub_id.to_owned(),
+                name: Some(known.name.to_owned()),
+                sha256: known.files.first().map(|f| f.sha256.to_owned()),
+            },
+            None => ModelRef { id: name.to_owned(), name: None, sha256: None },
+        };
+        Ok((path, reference))
+    };
+    let (base, base_ref) = find(&config.model.base)?;
+    let (encoder, encoder_ref) = find(&config.model.encoder)?;
+    Ok(ModelPaths { base, base_ref, encoder, encoder_ref })
+}
+
+/// Progress of a run: a bar on a terminal, a line now and then elsewhere.
+struct Display {
+    steps: u64,
+    bar: Option<ProgressBar>,
+    since: Instant,
+    tokens: usize,
+    loss: f64,
+    count: usize,
+}
+
+impl Display {
+    fn new() -> Self {
+        Self { steps: 0, bar: None, since: Instant::now(), tokens: 0, loss: 0.0, count: 0 }
+    }
+
+    fn show(&mut self, event: &Event) {
+        match event {
+            Event::Start { step, steps, parameters } => {
+                self.steps = *steps;
+                eprintln!("{parameters} trainable values, {steps} steps, {step} of them taken");
+                if std::io::stderr().is_terminal() {
+                    let template = "{bar:30} {pos}/{len} {msg} {elapsed} eta {eta}";
+                    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+                    self.bar = Some(ProgressBar::new(*steps).with_position(*step).with_style(style));
+                }
+                self.since = Instant::now();
+            }
+            Event::Step { step, loss, tokens, .. } => {
+                self.tokens += tokens;
+                self.loss += loss;
+                self.count += 1;
+                let rate = self.tokens as f64 / self.since.elapsed().as_secs_f64().max(1e-9);
+                let text = format!("loss {:.3} {rate:.0} tokens/s", self.loss / self.count as f64);
+                match &self.bar {
+                    Some(bar) => {
+                        bar.set_message(text);
+                        bar.set_position(*step);
+                    }
+                    None if step.is_multiple_of(20) => eprintln!("step {step}/{} {text}", self.steps),
+                    None => return,
+                }
+                if step.is_multiple_of(20) {
+                    (self.since, self.tokens, self.loss, self.count) = (Instant::now(), 0, 0.0, 0);
+                }
+            }
+            Event::Validation { step, numbers } => {
+                let numbers: Vec<String> = numbers.iter().map(|(k, v)| format!("{k} {v:.3}")).collect();
+                let text = format!("step {step}: {}", numbers.join(", "));
+                match &self.bar {
+                    Some(bar) => bar.suspend(|| eprintln!("{text}")),
+                    None => eprintln!("{text}"),
+                }
+            }
+        }
+    }
+}

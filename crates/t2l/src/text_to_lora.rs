@@ -1,0 +1,240 @@
+//! The short way from descriptions to adapters.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use t2l_adapter::peft::{self, SaveOptions};
+use t2l_backbone::Backbone;
+use t2l_core::{Adapter, AdapterGenerator, LoraFactors, TextEncoder, device};
+use t2l_encoder::BertEncoder;
+use t2l_hypernet::{Checkpoint, ModelRef};
+use t2l_models::{ModelError, Models, Progress};
+
+use crate::Error;
+
+/// Where the hypernetwork comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum CheckpointSource {
+    /// The one compiled into this library (feature `bundled-checkpoint`).
+    #[default]
+    Bundled,
+    /// A folder, or the hypernet.safetensors inside one.
+    Path(PathBuf),
+}
+
+impl CheckpointSource {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// It is damaged, or nothing is bundled.
+    pub fn load(&self, device: &Device) -> Result<Checkpoint, Error> {
+        match self {
+            Self::Path(path) => Ok(Checkpoint::load(path, device)?),
+            #[cfg(feature = "bundled-checkpoint")]
+            Self::Bundled => Ok(Checkpoint::from_bytes(
+                include_bytes!("../checkpoint/manifest.json"),
+                include_bytes!("../checkpoint/hypernet.safetensors"),
+                device,
+            )?),
+            #[cfg(not(feature = "bundled-checkpoint"))]
+            Self::Bundled => {
+                let reason = "no checkpoint is compiled in (feature bundled-checkpoint); name one with --checkpoint";
+                Err(Error::Invalid(reason.to_owned()))
+            }
+        }
+    }
+}
+
+/// How a [`TextToLora`] is made.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    device: Option<String>,
+    checkpoint: CheckpointSource,
+    cache: Option<PathBuf>,
+}
+
+impl Builder {
+    /// Device to compute on: `cpu` (the default), `cuda:0`, `wgpu`, …
+    #[must_use]
+    pub fn device(mut self, device: impl Into<String>) -> Self {
+        self.device = Some(device.into());
+        self
+    }
+
+    /// A checkpoint of one's own.
+    #[must_use]
+    pub fn checkpoint(mut self, path: impl Into<PathBuf>) -> Self {
+        self.checkpoint = CheckpointSource::Path(path.into());
+        self
+    }
+
+    /// Where model files are kept.
+    #[must_use]
+    pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache = Some(folder.into());
+        self
+    }
+
+    /// Loads hypernetwork and encoder; the encoder is fetched when it is not here.
+    ///
+    /// # Errors
+    /// An unknown device, a damaged checkpoint, an encoder that cannot be had.
+    pub fn build(self) -> Result<TextToLora, Error> {
+        self.build_with(&mut ())
+    }
+
+    /// As [`Builder::build`], telling how downloads go.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn build_with(self, progress: &mut dyn Progress) -> Result<TextToLora, Error> {
+        let device = device::parse(self.device.as_deref().unwrap_or("cpu"))?;
+        let checkpoint = self.checkpoint.load(&device)?;
+        let models = Models::new(self.cache)?;
+        let reference = checkpoint.manifest.encoder.clone();
+        let folder = fetch(&models, &reference, progress)?;
+        let encoder = BertEncoder::load(&folder, &device)?.with_id(&reference.id);
+        let expected = checkpoint.hypernet.config.embedding;
+        if encoder.width() != expected {
+            return Err(Error::Invalid(format!(
+                "encoder {} gives {} values, the hypernetwork reads {expected}",
+                reference.id,
+                encoder.width()
+            )));
+        }
+        Ok(TextToLora { device, source: self.checkpoint, checkpoint, encoder, models })
+    }
+}
+
+/// Where a model that a manifest names lies; fetched when it is not here.
+pub(crate) fn fetch(models: &Models, reference: &ModelRef, progress: &mut dyn Progress) -> Result<PathBuf, Error> {
+    let name = reference.name.as_deref().unwrap_or(&reference.id);
+    match models.resolve(name) {
+        Err(ModelError::NotFetched { name }) => Ok(models.pull(name, progress)?),
+        other => Ok(other?),
+    }
+}
+
+/// A hypernetwork with its text encoder.
+pub struct TextToLora {
+    device: Device,
+    source: CheckpointSource,
+    checkpoint: Checkpoint,
+    encoder: BertEncoder,
+    models: Models,
+}
+
+impl TextToLora {
+    /// Starts with the bundled checkpoint on the CPU.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Generates one adapter per description; all of them come out of one forward pass.
+    ///
+    /// # Errors
+    /// A description that is empty or over 64 KiB.
+    pub fn generate(&self, descriptions: &[&str]) -> Result<GeneratedAdapters, Error> {
+        let encoded = self.encoder.encode(descriptions)?;
+        let factors = self.checkpoint.hypernet.generate(encoded.embeddings)?;
+        Ok(GeneratedAdapters {
+            descriptions: descriptions.iter().map(|d| (*d).to_owned()).collect(),
+            truncated: encoded.truncated,
+            base_model: self.checkpoint.manifest.base_model.id.clone(),
+            factors,
+        })
+    }
+
+    /// Loads the base model that the checkpoint was trained with, or another: a name, a folder, or a GGUF file.
+    ///
+    /// # Errors
+    /// It cannot be had or loaded.
+    pub fn base_model(&self, other: Option<&str>, progress: &mut dyn Progress) -> Result<Backbone, Error> {
+        let reference = match other {
+            Some(name) => ModelRef { id: name.to_owned(), name: Some(name.to_owned()), sha256: None },
+            None => self.checkpoint.manifest.base_model.clone(),
+        };
+        let path = fetch(&self.models, &reference, progress)?;
+        let mut backbone = Backbone::load(&path, &self.device)?;
+        if let Some(known) = self.models.known(reference.name.as_deref().unwrap_or(&reference.id)) {
+            backbone.id = known.hub_id.to_owned();
+        }
+        Ok(backbone)
+    }
+
+    /// The hypernetwork and its manifest.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Where the hypernetwork came from, for reports.
+    pub fn checkpoint_name(&self) -> String {
+        match &self.source {
+            CheckpointSource::Bundled => "bundled".to_owned(),
+            CheckpointSource::Path(path) => path.display().to_string(),
+        }
+    }
+
+    /// The text encoder.
+    pub fn encoder(&self) -> &BertEncoder {
+        &self.encoder
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+/// The adapters of several descriptions.
+#[derive(Debug, Clone)]
+pub struct GeneratedAdapters {
+    /// The descriptions.
+    pub descriptions: Vec<String>,
+    /// Which of them were cut at the encoder's token limit.
+    pub truncated: Vec<bool>,
+    /// Factors of all of them.
+    pub factors: LoraFactors,
+    base_model: String,
+}
+
+impl GeneratedAdapters {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.descriptions.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.descriptions.is_empty()
+    }
+
+    /// One of them.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn adapter(&self, index: usize) -> GeneratedAdapter {
+        let adapter = self.factors.adapter(index, &self.base_model).unwrap_or_else(|| panic!("no adapter {index}"));
+        GeneratedAdapter { description: self.descriptions[index].clone(), adapter }
+    }
+}
+
+/// One generated adapter.
+#[derive(Debug, Clone)]
+pub struct GeneratedAdapter {
+    /// What it was generated from.
+    pub description: String,
+    /// Its factors.
+    pub adapter: Adapter,
+}
+
+impl GeneratedAdapter {
+    /// Writes it as a PEFT directory that PEFT, vLLM and SGLang load.
+    ///
+    /// # Errors
+    /// The folder is not empty, or cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), Error> {
+        let options = SaveOptions { description: Some(self.description.clone()), ..SaveOptions::default() };
+        Ok(peft::save(&self.adapter, folder.as_ref(), &options)?)
+    }
+}
