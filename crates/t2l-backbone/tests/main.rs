@@ -1,0 +1,3 @@
+//! Reference tests: the same text, tokens and numbers as the published Python software.
+
+mod text;
