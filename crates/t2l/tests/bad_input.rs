@@ -1,0 +1,91 @@
+//! What is refused, with which words and which exit code.
+
+use super::{models_here, t2l, text};
+
+fn refused(arguments: &[&str]) -> String {
+    let output = t2l(arguments);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    text(&output.stderr)
+}
+
+#[test]
+fn an_unknown_flag_or_command_exits_with_2() {
+    assert_eq!(t2l(&["generate", "--no-such-flag"]).status.code(), Some(2));
+    assert_eq!(t2l(&["no-such-command"]).status.code(), Some(2));
+    assert_eq!(t2l(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn an_unknown_device_lists_those_there_are() {
+    insta::assert_snapshot!(refused(&["models", "list", "--device", "abacus"]), @r#"error: unknown device "abacus"; this build has: cpu, flex"#);
+    let message = refused(&["models", "list", "--device", "cuda:0"]);
+    assert!(message.contains("needs the cargo feature \"cuda\""), "{message}");
+}
+
+#[test]
+fn generate_without_a_description_says_how_to_give_one() {
+    insta::assert_snapshot!(refused(&["generate", "-o", "/nonexistent/x"]), @"error: no description given; write one after `generate`, or name a file of them with -f");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let message = refused(&["generate", "-f", "/nonexistent/file", "-o", "/nonexistent/x"]);
+    assert!(message.contains("/nonexistent/file"), "{message}");
+    let message = refused(&["adapter", "inspect", "/nonexistent/adapter"]);
+    assert!(message.contains("/nonexistent/adapter/adapter_config.json"), "{message}");
+    let message = refused(&["eval", "--data", "/nonexistent/data", "--tasks", "all"]);
+    assert!(message.contains("/nonexistent/data"), "{message}");
+    let message = refused(&["train", "sft", "/nonexistent/config.toml", "-o", "/nonexistent/run"]);
+    assert!(message.contains("/nonexistent/config.toml"), "{message}");
+}
+
+#[test]
+fn an_unknown_model_lists_those_there_are() {
+    insta::assert_snapshot!(refused(&["models", "path", "gpt-5"]), @r#"error: unknown model "gpt-5"; known are smollm2-135m-instruct, all-minilm-l6-v2, and any folder or file"#);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_nothing_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let checkpoint = folder.path().join("checkpoint");
+    std::fs::create_dir(&checkpoint).expect("a folder");
+    std::fs::write(checkpoint.join("manifest.json"), "{\"version\": 99}").expect("written");
+    std::fs::write(checkpoint.join("hypernet.safetensors"), "not tensors").expect("written");
+    let target = folder.path().join("out");
+    let message = refused(&[
+        "generate",
+        "Sort words.",
+        "--checkpoint",
+        checkpoint.to_str().expect("utf-8"),
+        "-o",
+        target.to_str().expect("utf-8"),
+    ]);
+    assert!(message.contains("manifest.json") && message.contains("version 99"), "{message}");
+    assert!(!target.exists());
+}
+
+#[test]
+fn empty_and_huge_descriptions_are_refused() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = folder.path().join("out");
+    let target = target.to_str().expect("utf-8");
+    let message = refused(&["generate", "   ", "-o", target]);
+    assert!(message.contains("description 0 is empty"), "{message}");
+    let huge = "word ".repeat(20_000);
+    let message = refused(&["generate", &huge, "-o", target]);
+    assert!(message.contains("at most 65536 are accepted"), "{message}");
+    assert!(!std::path::Path::new(target).exists());
+}
+
+#[test]
+fn an_occupied_target_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("precious.txt"), "mine").expect("written");
+    let target = folder.path().to_str().expect("utf-8");
+    let message = refused(&["generate", "Sort words.", "-o", target]);
+    assert!(message.contains("is not empty; use --force"), "{message}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("precious.txt")).expect("read"), "mine");
+}

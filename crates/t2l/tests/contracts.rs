@@ -1,0 +1,120 @@
+//! Machine-readable results: the keys that other programs read.
+
+use super::{json, models_here, t2l, text, tiny_tasks};
+
+#[test]
+fn models_list_names_every_model() {
+    let output = json(&t2l(&["models", "list", "--json"]));
+    let models = output["models"].as_array().expect("models");
+    assert!(models.iter().any(|m| m["name"] == "smollm2-135m-instruct"));
+    for model in models {
+        assert!(model["bytes"].is_u64() && model["licence"].is_string(), "{model}");
+        assert!(model["path"].is_string() || model["path"].is_null(), "{model}");
+    }
+}
+
+#[test]
+fn generate_then_inspect() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = folder.path().join("adapters");
+    let target_text = target.to_str().expect("utf-8");
+    let output = json(&t2l(&["generate", "Sort the words.", "Name the capital!", "-o", target_text, "--json"]));
+    let adapters = output["adapters"].as_array().expect("adapters");
+    assert_eq!(adapters.len(), 2);
+    assert!(output["seconds"].is_number());
+    for key in ["rank", "layers", "parameters"] {
+        assert!(adapters[0][key].is_u64(), "{key}");
+    }
+    assert!(adapters[0]["alpha"].is_number());
+    assert_eq!(adapters[0]["format"], "peft");
+    assert_eq!(adapters[0]["path"], target.join("0001-sort-the-words").to_str().expect("utf-8"));
+    assert_eq!(adapters[1]["description"], "Name the capital!");
+
+    let inspected = json(&t2l(&["adapter", "inspect", adapters[0]["path"].as_str().expect("path"), "--json"]));
+    assert_eq!(inspected["rank"], adapters[0]["rank"]);
+    assert_eq!(inspected["base_model"], "HuggingFaceTB/SmolLM2-135M-Instruct");
+    let modules = inspected["modules"].as_array().expect("modules");
+    assert_eq!(modules.len() as u64, 2 * adapters[0]["layers"].as_u64().expect("layers"));
+    for module in modules {
+        assert!(module["norm"].as_f64().expect("norm") > 0.0, "{module}");
+        for key in ["layer", "in", "out", "rank"] {
+            assert!(module[key].is_u64(), "{key}");
+        }
+    }
+
+    // Again into the same place: refused, then allowed.
+    assert_eq!(t2l(&["generate", "Sort the words.", "Name the capital!", "-o", target_text]).status.code(), Some(1));
+    let forced =
+        t2l(&["generate", "Sort the words.", "Name the capital!", "-o", target_text, "--force", "--base-name", "mine"]);
+    assert!(forced.status.success(), "{}", text(&forced.stderr));
+    let config = std::fs::read_to_string(target.join("0001-sort-the-words/adapter_config.json")).expect("read");
+    assert!(config.contains("\"base_model_name_or_path\": \"mine\""), "{config}");
+}
+
+#[test]
+fn ask_gives_both_answers() {
+    if !models_here() {
+        return;
+    }
+    let output = json(&t2l(&["ask", "Write the opposite of the word.", "hot", "--max-tokens", "4", "--json"]));
+    assert_eq!(output["input"], "hot");
+    assert!(output["base"].is_string() && output["adapted"].is_string());
+    for key in ["generate", "base", "adapted"] {
+        assert!(output["seconds"][key].is_number(), "{key}");
+    }
+}
+
+#[test]
+fn chat_answers_every_line() {
+    if !models_here() {
+        return;
+    }
+    let mut command = assert_cmd::Command::cargo_bin("t2l").expect("the program is built");
+    command.args(["chat", "Write the opposite of the word.", "--max-tokens", "3", "--json"]).write_stdin("hot\nbig\n");
+    let output = json(&command.output().expect("it runs"));
+    assert_eq!(output["turns"].as_array().expect("turns").len(), 2);
+}
+
+#[test]
+fn eval_reports_rows_averages_and_differences() {
+    if !models_here() {
+        return;
+    }
+    let data = tiny_tasks();
+    let data = data.to_str().expect("utf-8");
+    let arguments = [
+        "eval",
+        "--data",
+        data,
+        "--tasks",
+        "all",
+        "--benchmarks",
+        "all",
+        "--conditions",
+        "base,own,other",
+        "--limit",
+        "2",
+        "--json",
+    ];
+    let output = json(&t2l(&arguments));
+    for key in ["base_model", "checkpoint", "checkpoint_sha256", "command"] {
+        assert!(output[key].is_string(), "{key}");
+    }
+    let rows = output["rows"].as_array().expect("rows");
+    let choice = rows.iter().filter(|r| r["task"] == "warm_or_cold" && r["metric"] == "acc_norm").count();
+    assert_eq!(choice, 3, "one row a condition");
+    assert!(rows.iter().any(|r| r["task"] == "double_number" && r["metric"] == "numeric"));
+    assert!(rows.iter().any(|r| r["task"] == "tiny_bench" && r["part"] == "dev"));
+    for row in rows {
+        assert!(
+            row["n"].is_u64() && row["value"].is_number() && row["ci95"].as_array().is_some_and(|c| c.len() == 2),
+            "{row}"
+        );
+    }
+    assert!(output["macro"].as_array().expect("macro").iter().any(|m| m["group"] == "tasks" && m["metric"] == "nll"));
+    let paired = output["paired"].as_array().expect("paired");
+    assert!(paired.iter().any(|p| p["a"] == "own" && p["b"] == "other" && p["metric"] == "nll"), "{paired:?}");
+}

@@ -1,0 +1,25 @@
+//! A sentence becomes an adapter, and the base model wears it.
+//!
+//! `cargo run --release --example sentence_to_adapter`
+
+use t2l::prelude::*;
+
+fn main() -> Result<(), Error> {
+    let t2l = TextToLora::builder().device("cpu").build()?;
+    let description = "Given a word, return the word that means the opposite.";
+    let generated = t2l.generate(&[description])?;
+
+    // Files that PEFT, vLLM and SGLang load.
+    let folder = std::env::temp_dir().join("t2l-antonym-adapter");
+    if !folder.exists() {
+        generated.adapter(0).save(&folder)?;
+    }
+    println!("adapter written to {}", folder.display());
+
+    // The base model with and without it.
+    let model = t2l.base_model(None, &mut ())?;
+    let answers = Question::new("hot").answer(&model, &generated.factors)?;
+    println!("base:    {}", answers.base);
+    println!("adapted: {}", answers.adapted);
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Three descriptions, three adapters, one batch: every row wears its own, and one row wears none.
+//!
+//! `cargo run --release --example three_tasks_one_batch`
+
+use t2l::data::PromptRenderer;
+use t2l::prelude::*;
+
+fn main() -> Result<(), Error> {
+    let t2l = TextToLora::builder().build()?;
+    let generated = t2l.generate(&[
+        "Given a word, return the word that means the opposite.",
+        "Translate the given English word into French.",
+        "Write the given word in capital letters.",
+    ])?;
+    let model = t2l.base_model(None, &mut ())?;
+
+    // Row by row: which of the three adapters, or none.
+    let wears = [Some(0), Some(1), Some(2), None];
+    let adapters = AdapterBatch::select_factors(&generated.factors, &wears)?;
+    let prompt = PromptRenderer::new(&model.tokenizer, &model.chat)?.prompt("happy")?;
+    let options = model.until_end_of_turn(vec![16], Sampling::GREEDY);
+    let answers = model.decoder.generate(&vec![prompt; wears.len()], &adapters, &options, |_, _| ())?;
+    for (worn, answer) in wears.iter().zip(&answers) {
+        let name = worn.map_or("no adapter", |i| generated.descriptions[i].as_str());
+        println!("{name}\n    {}", model.text(answer)?.trim().replace('\n', " "));
+    }
+    Ok(())
+}

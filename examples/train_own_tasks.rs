@@ -1,0 +1,44 @@
+//! Trains a small hypernetwork on a folder of one's own tasks, for a few steps.
+//!
+//! `cargo run --release --example train_own_tasks -- fixtures/tiny-tasks /tmp/my-run`
+
+use std::path::PathBuf;
+
+use t2l::hypernet::{Arch, ModelRef};
+use t2l::models::Models;
+use t2l::train::{Event, SftConfig, Stop};
+use t2l::training::{ModelPaths, prepare_sft};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1).map(PathBuf::from);
+    let (Some(tasks), Some(run)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: train_own_tasks TASKS_FOLDER RUN_FOLDER".into());
+    };
+
+    // The same settings as in the TOML file that `t2l train sft` reads; docs/training.md lists all of them.
+    let mut config = SftConfig::default();
+    config.data.dir = tasks;
+    config.hypernet.arch = Arch::S;
+    config.sampling.tasks_per_step = 2;
+    config.run.steps = 5;
+    config.run.validate_every = 0;
+
+    let models = Models::new(None)?;
+    let reference = |name: &str| ModelRef { id: name.to_owned(), name: Some(name.to_owned()), sha256: None };
+    let paths = ModelPaths {
+        base: models.pull(&config.model.base, &mut ())?,
+        base_ref: reference("HuggingFaceTB/SmolLM2-135M-Instruct"),
+        encoder: models.pull(&config.model.encoder, &mut ())?,
+        encoder_ref: reference("sentence-transformers/all-MiniLM-L6-v2"),
+    };
+    let device = t2l::core::device::parse("cpu")?;
+    let cache = std::env::temp_dir().join("t2l-descriptions.safetensors");
+    let prepared = prepare_sft(config, &paths, &run, &cache, &device, |text| eprintln!("{text}"))?;
+    prepared.run.run(&mut [], &Stop::new(), |event| {
+        if let Event::Step { step, loss, seconds, .. } = event {
+            println!("step {step}: loss {loss:.3} in {seconds:.1} s");
+        }
+    })?;
+    println!("checkpoint in {}", run.join("last").display());
+    Ok(())
+}
