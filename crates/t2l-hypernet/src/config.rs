@@ -1,9 +1,12 @@
 //! The shape of a hypernetwork.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use t2l_core::{AdapterLayout, LoraScaling};
 
 use crate::HypernetError;
+use crate::tensors::specs;
 
 /// Which head stands on the trunk (Text-to-LoRA, section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,12 +133,46 @@ pub struct HypernetConfig {
     pub dropout: f64,
 }
 
+/// How many parameters a configuration has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ParameterCounts {
+    /// Trained values.
+    pub trainable: u64,
+    /// Values that are stored but not trained by gradient.
+    pub frozen: u64,
+    /// Trained values by the first part of the tensor's name: `mixer`, `heads`, ...
+    pub by_part: BTreeMap<String, u64>,
+}
+
 /// Number of codes of the softmax and VQ task encoders.
 pub(crate) const CODES: usize = 32;
 /// Classes of the discrete task encoder.
 pub(crate) const CLASSES: usize = 64;
+/// Most values that a hypernetwork, or one adapter, may have: 32 GiB as f32.
+const MOST_VALUES: u64 = 1 << 33;
 
 impl HypernetConfig {
+    /// The paper's sizes (latent 128, head input 512) on text embeddings `embedding` wide, with trainable offsets as
+    /// [`Init::Ours`](crate::Init::Ours) asks; every other setting is a field to change.
+    pub fn new(arch: Arch, layout: AdapterLayout, scaling: LoraScaling, embedding: usize) -> Self {
+        Self {
+            arch,
+            layout,
+            scaling,
+            conditioning: Conditioning::Text,
+            embedding,
+            tasks: 0,
+            task_encoder: TaskEncoder::Linear,
+            latent: 128,
+            head_in: 512,
+            head_bias: true,
+            offset: Offset::Trainable,
+            learnable_positions: false,
+            target: Target::Sft,
+            dropout: 0.05,
+        }
+    }
+
     /// Width of the encoded task embedding; 0 without conditioning.
     pub fn task_width(&self) -> usize {
         match (self.conditioning, self.task_encoder) {
@@ -178,53 +215,92 @@ impl HypernetConfig {
         if self.arch.by_rank() { per_rank } else { per_rank * self.scaling.rank }
     }
 
+    /// Numbers of parameters, from the configuration alone.
+    ///
+    /// # Errors
+    /// A configuration that cannot be.
+    pub fn parameter_counts(&self) -> Result<ParameterCounts, HypernetError> {
+        self.check()?;
+        let mut counts = ParameterCounts::default();
+        for spec in specs(self) {
+            let values: u64 = spec.shape.iter().map(|&n| n as u64).product();
+            if spec.trained {
+                counts.trainable += values;
+                let part = spec.name.split('.').next().unwrap_or_default();
+                *counts.by_part.entry(part.to_owned()).or_default() += values;
+            } else {
+                counts.frozen += values;
+            }
+        }
+        Ok(counts)
+    }
+
     /// Checks every size before anything of that size is made.
     ///
     /// # Errors
     /// The first setting that cannot be.
     pub fn check(&self) -> Result<(), HypernetError> {
-        let size = |key: &'static str, value: usize, least: usize, most: usize| {
-            if value < least || value > most {
-                return Err(HypernetError::Config { key, value: value.to_string(), reason: "is out of range" });
-            }
-            Ok(())
-        };
         let conditioned = self.conditioning != Conditioning::None;
-        size("layout.layers", self.layout.layers, 1, 1 << 10)?;
-        size("layout.modules", self.layout.modules.len(), 1, 64)?;
-        for m in &self.layout.modules {
-            size("in_features", m.in_features, 1, 1 << 19)?;
-            size("out_features", m.out_features, 1, 1 << 19)?;
-            if self.layout.modules.iter().filter(|other| other.name == m.name).count() > 1 {
-                return Err(HypernetError::Config {
-                    key: "layout.modules",
-                    value: m.name.clone(),
-                    reason: "is named twice",
-                });
+        within("layout.layers", self.layout.layers, 1, 1 << 10)?;
+        within("layout.modules", self.layout.modules.len(), 1, 64)?;
+        within("scaling.rank", self.scaling.rank, 1, 1 << 12)?;
+        within("latent", self.latent, 4, 1 << 14)?;
+        within("head_in", self.head_in, 1, 1 << 16)?;
+        within("embedding", self.embedding, usize::from(conditioned), 1 << 17)?;
+        within("tasks", self.tasks, usize::from(self.conditioning == Conditioning::Learned), 1 << 20)?;
+        let invalid = |key, value: String, reason| Err(HypernetError::Config { key, value, reason });
+        for (i, m) in self.layout.modules.iter().enumerate() {
+            within("in_features", m.in_features, 1, 1 << 19)?;
+            within("out_features", m.out_features, 1, 1 << 19)?;
+            // Names become parts of tensor names, and of file contents elsewhere.
+            let plain = m.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            if !plain || m.name.is_empty() || m.name.len() > 64 {
+                let value: String = m.name.chars().take(64).collect();
+                return invalid("layout.modules", value, "is not the last part of a module's name");
+            }
+            if self.layout.modules.iter().take(i).any(|other| other.name == m.name) {
+                return invalid("layout.modules", m.name.clone(), "is named twice");
             }
         }
-        size("scaling.rank", self.scaling.rank, 1, 1 << 12)?;
-        size("latent", self.latent, 4, 1 << 14)?;
-        size("head_in", self.head_in, 1, 1 << 16)?;
-        size("embedding", self.embedding, usize::from(conditioned), 1 << 17)?;
-        size("tasks", self.tasks, usize::from(self.conditioning == Conditioning::Learned), 1 << 20)?;
-        if !self.scaling.alpha.is_finite() || !(0.0..1.0).contains(&self.dropout) {
-            let value = format!("{}, {}", self.scaling.alpha, self.dropout);
-            return Err(HypernetError::Config { key: "scaling.alpha, dropout", value, reason: "is out of range" });
+        if !self.scaling.alpha.is_finite() {
+            return invalid("scaling.alpha", self.scaling.alpha.to_string(), "is not finite");
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return invalid("dropout", self.dropout.to_string(), "is not within 0 and 1");
         }
         if let Target::DeltaW { scaling } = self.target
             && !(scaling.is_finite() && scaling > 0.0)
         {
-            return Err(HypernetError::Config {
-                key: "target.scaling",
-                value: scaling.to_string(),
-                reason: "must be positive",
-            });
+            return invalid("target.scaling", scaling.to_string(), "must be positive");
         }
         if self.arch.by_rank() && !self.learnable_positions && !self.width().is_multiple_of(2) {
-            let value = self.width().to_string();
-            return Err(HypernetError::Config { key: "width", value, reason: "must be even for rotated ranks" });
+            return invalid("latent", self.latent.to_string(), "makes an odd trunk, whose ranks cannot be rotated");
+        }
+        let total = self.values();
+        if total > MOST_VALUES {
+            return invalid("parameters", total.to_string(), "are more than any hypernetwork has");
         }
         Ok(())
     }
+
+    /// Values of all tensors together, and at least those of one adapter. Sizes are checked one by one already.
+    fn values(&self) -> u64 {
+        let (rank, layers) = (self.scaling.rank as u64, self.layout.layers as u64);
+        let widths = self.layout.modules.iter().map(|m| (m.in_features + m.out_features) as u64).sum::<u64>();
+        let adapter = layers * rank * widths;
+        let heads = rank * widths * self.head_in as u64;
+        // Heads as L has them bound the others' above; past the limit shapes are not worked out in usize at all.
+        if adapter > MOST_VALUES || (self.arch == Arch::L && heads > MOST_VALUES) {
+            return adapter.max(heads);
+        }
+        let tensors = specs(self).into_iter().map(|s| s.shape.into_iter().map(|n| n as u64).product::<u64>());
+        tensors.sum::<u64>().max(adapter)
+    }
+}
+
+fn within(key: &'static str, value: usize, least: usize, most: usize) -> Result<(), HypernetError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(HypernetError::Config { key, value: value.to_string(), reason: "is out of range" })
 }

@@ -1,9 +1,9 @@
-//! The hypernetwork as a value: configuration, trained tensors, frozen tensors.
+//! The hypernetwork as a value: configuration, trained tensors, frozen tensors; adapters from it in chunks.
 
 use burn::tensor::Tensor;
 use t2l_core::{AdapterGenerator, AdapterLayout, GenerateError, LoraFactors, ModuleFactors, Parameters};
 
-use crate::config::{HypernetConfig, Target};
+use crate::config::{Arch, HypernetConfig, Offset, Target};
 
 /// h_θ.
 #[derive(Debug, Clone)]
@@ -16,30 +16,108 @@ pub struct Hypernet {
     pub buffers: Parameters,
 }
 
-/// Values of generated factors that are worked on at once, at most (512 MB with everything around them).
-const BUDGET: usize = 1 << 25;
+/// Memory that [`AdapterGenerator::generate`] works in at most, besides what it returns: 512 MiB.
+const BUDGET: usize = 512 << 20;
 
 impl Hypernet {
     /// Turns the heads' output into factors on the adapters' own scale (reconstruction; SFT needs nothing).
     ///
     /// z-scored targets are un-scored; ΔW targets were learned enlarged, so A and B are each divided by the root.
+    /// Offsets come on top of factorised targets.
     pub fn to_raw_scale(&self, factors: LoraFactors) -> LoraFactors {
         let raw = |m: ModuleFactors| match self.config.target {
-            Target::Sft | Target::Factorized => m,
-            Target::DeltaW { scaling } => {
-                let root = scaling.sqrt();
-                ModuleFactors { a: m.a.div_scalar(root), b: m.b.div_scalar(root), name: m.name }
-            }
+            Target::Sft => m,
+            Target::Factorized => self.plus_offset(m),
             Target::ZScored => {
                 let statistic = |kind: &str, x: &str| -> Tensor<4> {
                     self.buffers.get::<3>(&format!("{kind}_recon_target.{x}.{}", m.name)).unsqueeze()
                 };
                 let unscored =
                     |values: Tensor<4>, x: &str| values * (statistic("std", x) + 1e-10) + statistic("mean", x);
-                ModuleFactors { a: unscored(m.a.clone(), "A"), b: unscored(m.b.clone(), "B"), name: m.name.clone() }
+                let (a, b) = (unscored(m.a.clone(), "A"), unscored(m.b.clone(), "B"));
+                self.plus_offset(ModuleFactors { a, b, name: m.name })
+            }
+            Target::DeltaW { scaling } => {
+                let root = scaling.sqrt();
+                ModuleFactors { a: m.a.div_scalar(root), b: m.b.div_scalar(root), name: m.name }
             }
         };
         LoraFactors { scaling: factors.scaling, modules: factors.modules.into_iter().map(raw).collect() }
+    }
+
+    fn plus_offset(&self, m: ModuleFactors) -> ModuleFactors {
+        if self.config.offset == Offset::None {
+            return m;
+        }
+        let offset = |x: &str| -> Tensor<4> {
+            let name = format!("AB_offset.{x}.{}", m.name);
+            let holder = if self.parameters.contains(&name) { &self.parameters } else { &self.buffers };
+            holder.get::<3>(&name).unsqueeze()
+        };
+        ModuleFactors { a: m.a.clone() + offset("A"), b: m.b.clone() + offset("B"), name: m.name }
+    }
+
+    /// Generates adapters a chunk of tasks at a time, for more tasks than fit into memory at once.
+    ///
+    /// `task_embeddings`: `[tasks, e]`. Each item holds the raw-scale factors of the next tasks, as many as `budget`
+    /// bytes of working memory allow, and at least one.
+    ///
+    /// # Errors
+    /// No task, or embeddings of the wrong width.
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] {
+    /// # use burn::tensor::{Device, Tensor};
+    /// # use t2l_core::{AdapterLayout, LoraScaling, TargetModule};
+    /// # use t2l_hypernet::{Arch, Hypernet, HypernetConfig, Init};
+    /// # let layout = AdapterLayout {
+    /// #     base_model: "tiny".into(), layers: 2, modules: vec![TargetModule::new("q_proj", 8, 8)],
+    /// # };
+    /// # let scaling = LoraScaling { alpha: 16.0, rank: 2, use_rslora: true };
+    /// # let config = HypernetConfig::new(Arch::L, layout, scaling, 4);
+    /// # let hypernet = Hypernet::new(config, Init::Ours, 1, &Device::flex()).unwrap();
+    /// let tasks = Tensor::ones([5, 4], &Device::flex());
+    /// let mut done = 0;
+    /// for chunk in hypernet.generate_in_chunks(tasks, 1 << 14) {
+    ///     done += chunk.unwrap().tasks();
+    /// }
+    /// assert_eq!(done, 5);
+    /// # }
+    /// ```
+    pub fn generate_in_chunks(
+        &self,
+        task_embeddings: Tensor<2>,
+        budget: usize,
+    ) -> impl Iterator<Item = Result<LoraFactors, GenerateError>> + '_ {
+        let tasks = task_embeddings.dims()[0];
+        let at_once = (budget / self.bytes_per_task().max(1)).max(1);
+        // No task at all is one empty chunk, so that its error comes out.
+        (0..tasks.max(1)).step_by(at_once).map(move |start| {
+            if tasks == 0 {
+                return Err(GenerateError::NoTasks);
+            }
+            let chunk = task_embeddings.clone().narrow(0, start, at_once.min(tasks - start));
+            Ok(self.to_raw_scale(self.forward(&self.parameters, chunk, None)?.factors))
+        })
+    }
+
+    /// About what one task takes while it is generated: the trunk's widest rows, the heads' output, the factors.
+    fn bytes_per_task(&self) -> usize {
+        let config = &self.config;
+        let (layers, rank) = (config.layout.layers, config.scaling.rank);
+        let mut rows = layers * config.layout.modules.len();
+        let mut emitted = config.layout.parameters(rank);
+        if config.arch.shares_head() {
+            rows *= 2;
+            let widest = config.layout.modules.iter().map(|m| 2 * m.in_features.max(m.out_features));
+            emitted = layers * rank * widest.sum::<usize>();
+        }
+        if config.arch.by_rank() {
+            rows *= rank;
+        }
+        let trunk = rows * (12 * config.width() + 2 * config.head_in);
+        let factors = config.layout.parameters(rank) * if config.arch == Arch::L { 2 } else { 1 };
+        4 * (trunk + emitted + factors)
     }
 }
 
@@ -49,27 +127,30 @@ impl AdapterGenerator for Hypernet {
     }
 
     fn generate(&self, task_embeddings: Tensor<2>) -> Result<LoraFactors, GenerateError> {
-        let tasks = task_embeddings.dims()[0];
-        let at_once = (BUDGET / self.config.layout.parameters(self.config.scaling.rank).max(1)).max(1);
-        let mut chunks = Vec::new();
-        let mut start = 0;
-        loop {
-            let count = at_once.min(tasks - start);
-            let chunk = task_embeddings.clone().narrow(0, start, count);
-            chunks.push(self.to_raw_scale(self.forward(&self.parameters, chunk, None)?.factors));
-            start += count;
-            if start >= tasks {
-                break;
+        let mut chunks = self.generate_in_chunks(task_embeddings, BUDGET).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = chunks.pop() else { return Err(GenerateError::NoTasks) };
+        if chunks.is_empty() {
+            return Ok(first);
+        }
+        chunks.push(first);
+        Ok(joined(chunks, self.config.scaling))
+    }
+}
+
+/// Chunks of tasks as one batch.
+fn joined(chunks: Vec<LoraFactors>, scaling: t2l_core::LoraScaling) -> LoraFactors {
+    let mut parts: Vec<(String, Vec<Tensor<4>>, Vec<Tensor<4>>)> = Vec::new();
+    for chunk in chunks {
+        for (i, m) in chunk.modules.into_iter().enumerate() {
+            if let Some((_, a, b)) = parts.get_mut(i) {
+                a.push(m.a);
+                b.push(m.b);
+            } else {
+                parts.push((m.name, vec![m.a], vec![m.b]));
             }
         }
-        if chunks.len() == 1 {
-            return chunks.pop().ok_or(GenerateError::NoTasks);
-        }
-        let joined = |i: usize| ModuleFactors {
-            name: chunks[0].modules[i].name.clone(),
-            a: Tensor::cat(chunks.iter().map(|c| c.modules[i].a.clone()).collect(), 0),
-            b: Tensor::cat(chunks.iter().map(|c| c.modules[i].b.clone()).collect(), 0),
-        };
-        Ok(LoraFactors { scaling: self.config.scaling, modules: (0..chunks[0].modules.len()).map(joined).collect() })
     }
+    let modules =
+        parts.into_iter().map(|(name, a, b)| ModuleFactors { name, a: Tensor::cat(a, 0), b: Tensor::cat(b, 0) });
+    LoraFactors { scaling, modules: modules.collect() }
 }

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use t2l_core::Parameters;
 
-use crate::config::{Arch, HypernetConfig};
+use crate::config::{Arch, HypernetConfig, Offset};
 use crate::tensors::{Role, Spec, specs};
 use crate::{Hypernet, HypernetError};
 
@@ -29,36 +29,63 @@ impl Hypernet {
     /// A fresh hypernetwork.
     ///
     /// # Errors
-    /// A configuration that cannot be.
+    /// A configuration that cannot be, or one whose training would never leave its starting point.
     pub fn new(config: HypernetConfig, init: Init, seed: u64, device: &Device) -> Result<Self, HypernetError> {
         config.check()?;
         let initial_a = initial_a(&config, seed);
-        Ok(Self::with_initial_a(config, init, seed, &initial_a, device))
+        Self::with_initial_a(config, init, seed, &initial_a, device)
     }
 
-    /// As [`Hypernet::new`] with PEFT's initial A of each module given (`[rank, in]`, row-major, in layout order).
-    pub(crate) fn with_initial_a(
+    /// As [`Hypernet::new`] with PEFT's initial A of each module given: `[rank, in]`, row-major, in layout order.
+    ///
+    /// # Errors
+    /// As [`Hypernet::new`], or an initial A of another size.
+    pub fn with_initial_a(
         config: HypernetConfig,
         init: Init,
         seed: u64,
         initial_a: &[Vec<f32>],
         device: &Device,
-    ) -> Self {
+    ) -> Result<Self, HypernetError> {
+        config.check()?;
+        check_start(&config, init)?;
+        let sizes = config.layout.modules.iter().map(|m| config.scaling.rank * m.in_features);
+        if !initial_a.iter().map(Vec::len).eq(sizes) {
+            let value = format!("{:?} values", initial_a.iter().map(Vec::len).collect::<Vec<_>>());
+            return Err(HypernetError::Config { key: "initial A", value, reason: "do not fit rank and modules" });
+        }
         let (mut parameters, mut buffers) = (Parameters::default(), Parameters::default());
         for (i, spec) in specs(&config).iter().enumerate() {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(1 + i as u64);
             let values = initial_values(&config, init, spec, initial_a, &mut rng);
-            let target = if spec.trained { &mut parameters } else { &mut buffers };
-            insert(target, spec, values, device);
+            insert(if spec.trained { &mut parameters } else { &mut buffers }, spec, values, device);
         }
-        if let Some(entry) = buffers.entry("task_encoder.embed").map(|e| e.values.clone())
+        // VQ's running average of its codes starts at the codes.
+        if let Some(codes) = buffers.entry("task_encoder.embed").map(|e| e.values.clone())
             && let Some((_, average)) = buffers.iter_mut().find(|(name, _)| *name == "task_encoder.embed_avg")
         {
-            average.values = entry;
+            average.values = codes;
         }
-        Self { config, parameters, buffers }
+        Ok(Self { config, parameters, buffers })
     }
+}
+
+/// With A = B = 0 neither factor has a gradient: such a start is refused.
+fn check_start(config: &HypernetConfig, init: Init) -> Result<(), HypernetError> {
+    let (key, value, reason) = match init {
+        Init::Ours if config.offset != Offset::Trainable => {
+            ("offset", format!("{:?}", config.offset), "must be trainable for this initial value: A comes from it")
+        }
+        Init::Published if !config.head_bias => {
+            ("head_bias", "false".to_owned(), "must be true for the published initial value: A comes from it")
+        }
+        Init::Zero if config.offset == Offset::None => {
+            ("offset", format!("{:?}", config.offset), "must be there to start from a multi-task adapter")
+        }
+        _ => return Ok(()),
+    };
+    Err(HypernetError::Config { key, value, reason })
 }
 
 pub(crate) fn insert(target: &mut Parameters, spec: &Spec, values: Vec<f32>, device: &Device) {
@@ -93,7 +120,6 @@ fn initial_values(
         let bound = 1.0 / (fan_in as f32).sqrt();
         (0..count).map(|_| rng.random_range(-bound..bound)).collect()
     };
-    let of_module = || config.layout.modules.iter().position(|m| spec.name.split('.').any(|part| part == m.name));
     match spec.role {
         Role::Weight => uniform(spec.shape[1]),
         Role::Bias(input) => uniform(input),
@@ -103,15 +129,13 @@ fn initial_values(
         Role::Embedding => (0..count).map(|_| normal(rng)).collect(),
         Role::HeadWeight if init == Init::Reconstruction => uniform(config.head_in),
         Role::HeadWeight => vec![0.0; count],
-        Role::HeadBias => match (init, of_module()) {
-            (Init::Reconstruction, _) => uniform(config.head_in),
-            (Init::Published, Some(m)) => published_bias(config, m, &initial_a[m], count),
-            _ => vec![0.0; count],
+        Role::HeadBias(m) => match init {
+            Init::Reconstruction => uniform(config.head_in),
+            Init::Published => published_bias(config, m, &initial_a[m], count),
+            Init::Ours | Init::Zero => vec![0.0; count],
         },
-        Role::OffsetA => match (init, of_module()) {
-            (Init::Ours, Some(m)) => initial_a[m].iter().copied().cycle().take(count).collect(),
-            _ => vec![0.0; count],
-        },
+        Role::OffsetA(m) if init == Init::Ours => initial_a[m].iter().copied().cycle().take(count).collect(),
+        Role::OffsetA(_) => vec![0.0; count],
     }
 }
 

@@ -17,10 +17,10 @@ pub(crate) enum Role {
     Embedding,
     /// `[out, in]` of a head.
     HeadWeight,
-    /// Bias of a head.
-    HeadBias,
-    /// Offsets of A.
-    OffsetA,
+    /// Bias of the head of this module.
+    HeadBias(usize),
+    /// Offsets of A of this module.
+    OffsetA(usize),
     /// Offsets of B.
     OffsetB,
     /// Statistics of VQ, not trained by gradient: counts start at zero.
@@ -64,7 +64,7 @@ pub(crate) fn specs(config: &HypernetConfig) -> Vec<Spec> {
         let out = config.head_width(i);
         list.add(format!("heads.{}.weight", m.name), &[out, config.head_in], Role::HeadWeight);
         if config.head_bias {
-            list.add(format!("heads.{}.bias", m.name), &[out], Role::HeadBias);
+            list.add(format!("heads.{}.bias", m.name), &[out], Role::HeadBias(i));
         }
         if config.arch.shares_head() {
             list.add(format!("out_emb.{}.A", m.name), &[d], Role::Embedding);
@@ -73,7 +73,7 @@ pub(crate) fn specs(config: &HypernetConfig) -> Vec<Spec> {
         let (a, b) = ([layers, rank, m.in_features], [layers, m.out_features, rank]);
         if config.offset != Offset::None {
             let trained = config.offset == Offset::Trainable;
-            list.push(format!("AB_offset.A.{}", m.name), &a, Role::OffsetA, trained);
+            list.push(format!("AB_offset.A.{}", m.name), &a, Role::OffsetA(i), trained);
             list.push(format!("AB_offset.B.{}", m.name), &b, Role::OffsetB, trained);
         }
         if config.target == crate::Target::ZScored {
