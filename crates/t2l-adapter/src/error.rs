@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdapterError {
-    /// A file that cannot be read or written.
+    /// A file or folder that cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
         /// The system's words.
         source: std::io::Error,
@@ -30,7 +30,7 @@ pub enum AdapterError {
         /// The setting, with its value.
         setting: String,
     },
-    /// A weights file that is damaged.
+    /// A weights file that is damaged as a whole.
     #[error("{}: {reason}", path.display())]
     Weights {
         /// The file.
@@ -38,7 +38,7 @@ pub enum AdapterError {
         /// What is wrong.
         reason: String,
     },
-    /// One tensor that is missing, misshapen, or holds what no factor can be.
+    /// One tensor that is misnamed, misshapen, without its partner, or holds what no factor can hold.
     #[error("{}: tensor {tensor}: {reason}", path.display())]
     Tensor {
         /// The file.
@@ -48,8 +48,24 @@ pub enum AdapterError {
         /// What is wrong.
         reason: String,
     },
+    /// A place of an adapter in memory that cannot be written as it is.
+    #[error("layer {layer}, {module}: {reason}")]
+    Place {
+        /// The layer.
+        layer: usize,
+        /// The module type.
+        module: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An adapter in memory that touches nothing, so that there is nothing to write.
+    #[error("{}: the adapter touches no module", path.display())]
+    Empty {
+        /// Where it was to be written.
+        path: PathBuf,
+    },
     /// A target that holds something already.
-    #[error("{}: is not empty; use --force to replace it", path.display())]
+    #[error("{}: is not empty (--force replaces the adapter in it)", path.display())]
     NotEmpty {
         /// The folder.
         path: PathBuf,
@@ -61,7 +77,15 @@ impl AdapterError {
         move |source| Self::Io { path: path.to_owned(), source }
     }
 
+    pub(crate) fn weights(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Weights { path: path.to_owned(), reason: reason.into() }
+    }
+
     pub(crate) fn tensor(path: &Path, tensor: &str, reason: impl Into<String>) -> Self {
         Self::Tensor { path: path.to_owned(), tensor: tensor.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn place(layer: usize, module: &str, reason: impl Into<String>) -> Self {
+        Self::Place { layer, module: module.to_owned(), reason: reason.into() }
     }
 }

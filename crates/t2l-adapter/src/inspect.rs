@@ -1,30 +1,31 @@
 //! What an adapter is, in numbers.
 
-use burn::tensor::Tensor;
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use t2l_core::{Adapter, LoraWeights};
+use t2l_core::{Adapter, LoraScaling, LoraWeights};
 
 /// An adapter at a glance.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Inspection {
-    /// Largest rank of any place.
+    /// Commonest rank.
     pub rank: usize,
-    /// Alpha of the first place of that rank.
+    /// Commonest alpha.
     pub alpha: f64,
-    /// Whether scalings divide by `sqrt(rank)`.
+    /// Whether scalings divide by `sqrt(rank)` instead of `rank`.
     pub use_rslora: bool,
-    /// Scaling of that place.
+    /// Scaling that the commonest rank and alpha give.
     pub scaling: f64,
-    /// Name of the base model.
+    /// Name of the base model; empty when unknown.
     pub base_model: String,
-    /// Every place.
+    /// Every place, by layer and then by module name.
     pub modules: Vec<ModuleInspection>,
 }
 
 /// One place of an adapter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModuleInspection {
-    /// Module type.
+    /// Module type, e.g. `q_proj`.
     pub name: String,
     /// Layer.
     pub layer: usize,
@@ -40,9 +41,9 @@ pub struct ModuleInspection {
     pub norm: f64,
 }
 
-/// Measures an adapter. `ΔW` is never made: `‖B·A‖² = tr((BᵀB)(AAᵀ))`, two matrices of the rank's size.
+/// Measures an adapter. `ΔW` is never made: `‖B·A‖² = Σ (BᵀB)∘(AAᵀ)`, two matrices `[rank, rank]`, in f64.
 pub fn inspect(adapter: &Adapter) -> Inspection {
-    let main = adapter.iter().map(|(_, _, w)| w).max_by_key(|w| w.rank());
+    let common = commonest(adapter);
     let modules = adapter.iter().map(|(layer, name, w)| ModuleInspection {
         name: name.to_owned(),
         layer,
@@ -52,18 +53,110 @@ pub fn inspect(adapter: &Adapter) -> Inspection {
         norm: product_norm(w) * adapter.scaling(w).value().abs(),
     });
     Inspection {
-        rank: main.map_or(0, LoraWeights::rank),
-        alpha: main.map_or(0.0, |w| w.alpha),
+        rank: common.map_or(0, |c| c.rank),
+        alpha: common.map_or(0.0, |c| c.alpha),
         use_rslora: adapter.use_rslora,
-        scaling: main.map_or(0.0, |w| adapter.scaling(w).value()),
+        scaling: common.map_or(0.0, |c| c.value()),
         base_model: adapter.base_model.clone(),
         modules: modules.collect(),
     }
 }
 
+/// The commonest rank and the commonest alpha, which a configuration gives as its defaults; of equals the larger.
+pub(crate) fn commonest(adapter: &Adapter) -> Option<LoraScaling> {
+    let mut ranks: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut alphas: BTreeMap<u64, usize> = BTreeMap::new();
+    for (_, _, w) in adapter.iter() {
+        *ranks.entry(w.rank()).or_default() += 1;
+        *alphas.entry(w.alpha.to_bits()).or_default() += 1;
+    }
+    let (rank, _) = ranks.into_iter().max_by_key(|(_, count)| *count)?;
+    let (alpha, _) = alphas.into_iter().max_by_key(|(_, count)| *count)?;
+    Some(LoraScaling { alpha: f64::from_bits(alpha), rank, use_rslora: adapter.use_rslora })
+}
+
 fn product_norm(w: &LoraWeights) -> f64 {
-    let gram_a: Tensor<2> = w.a.clone().matmul(w.a.clone().transpose());
-    let gram_b: Tensor<2> = w.b.clone().transpose().matmul(w.b.clone());
-    let square = f64::from((gram_a * gram_b).sum().into_scalar::<f32>());
+    let a: Vec<f32> = w.a.to_data().iter::<f32>().collect();
+    let b: Vec<f32> = w.b.clone().transpose().to_data().iter::<f32>().collect();
+    let (a, b) = (gram(&a, w.a.dims()[1]), gram(&b, w.b.dims()[0]));
+    let square: f64 = a.iter().zip(&b).map(|(x, y)| x * y).sum();
     square.max(0.0).sqrt()
+}
+
+/// The product of every two rows, `[rows, rows]`; each pair is multiplied once.
+fn gram(values: &[f32], width: usize) -> Vec<f64> {
+    let rows: Vec<&[f32]> = values.chunks(width.max(1)).collect();
+    let mut products = Vec::with_capacity(rows.len() * rows.len());
+    for (i, x) in rows.iter().enumerate() {
+        for (j, y) in rows.iter().enumerate() {
+            let known = products.get(j * rows.len() + i).filter(|_| j < i).copied();
+            products.push(known.unwrap_or_else(|| dot(x, y)));
+        }
+    }
+    products
+}
+
+/// Eight sums side by side keep the processor's vector units busy.
+fn dot(x: &[f32], y: &[f32]) -> f64 {
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
+    let mut sums = [0.0_f64; 8];
+    for (x, y) in x.iter().zip(y) {
+        for (sum, (x, y)) in sums.iter_mut().zip(x.iter().zip(y)) {
+            *sum += f64::from(*x) * f64::from(*y);
+        }
+    }
+    let rest: f64 = x_rest.iter().zip(y_rest).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+    sums.iter().sum::<f64>() + rest
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{Device, Distribution, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn the_norm_is_that_of_the_whole_product() {
+        let device = Device::flex();
+        let mut adapter = Adapter::new("base", true);
+        let a = Tensor::<2>::random([3, 37], Distribution::Default, &device);
+        let b = Tensor::<2>::random([21, 3], Distribution::Default, &device);
+        adapter.insert(4, "v_proj", LoraWeights { a: a.clone(), b: b.clone(), alpha: 5.0 });
+        let found = inspect(&adapter);
+        let delta = b.matmul(a).mul_scalar(5.0 / 3.0_f64.sqrt());
+        let expected = f64::from(delta.powf_scalar(2.0).sum().into_scalar::<f32>()).sqrt();
+        let module = &found.modules[0];
+        assert!((module.norm - expected).abs() < 1e-5 * expected, "{} instead of {expected}", module.norm);
+        assert_eq!((module.in_features, module.out_features, module.rank, module.layer), (37, 21, 3, 4));
+        assert_eq!((found.rank, found.alpha, found.scaling), (3, 5.0, 5.0 / 3.0_f64.sqrt()));
+        let json = serde_json::to_value(&found).unwrap();
+        assert_eq!(json["modules"][0]["in"], 37);
+        assert_eq!(json["modules"][0]["out"], 21);
+    }
+
+    #[test]
+    fn a_product_that_cancels_has_a_small_norm() {
+        let device = Device::flex();
+        let row = Tensor::<2>::random([1, 64], Distribution::Default, &device);
+        let column = Tensor::<2>::random([48, 1], Distribution::Default, &device);
+        let a = Tensor::cat(vec![row.clone(), row], 0);
+        let b = Tensor::cat(vec![column.clone(), column.neg()], 1);
+        let mut adapter = Adapter::new("", false);
+        adapter.insert(0, "q_proj", LoraWeights { a, b, alpha: 2.0 });
+        assert!(inspect(&adapter).modules[0].norm < 1e-5);
+    }
+
+    #[test]
+    fn the_defaults_are_the_commonest() {
+        let device = Device::flex();
+        let mut adapter = Adapter::new("", false);
+        for (layer, rank, alpha) in [(0, 2, 8.0), (1, 2, 16.0), (2, 4, 16.0), (3, 6, 16.0)] {
+            let weights =
+                LoraWeights { a: Tensor::ones([rank, 4], &device), b: Tensor::ones([4, rank], &device), alpha };
+            adapter.insert(layer, "q_proj", weights);
+        }
+        let common = commonest(&adapter).unwrap();
+        assert_eq!((common.rank, common.alpha), (2, 16.0));
+        assert_eq!(commonest(&Adapter::new("", false)), None);
+    }
 }

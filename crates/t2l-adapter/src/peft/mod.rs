@@ -5,7 +5,13 @@
 //! scaling, with patterns that may differ by place.
 
 mod config;
+mod file;
+mod folder;
+mod place;
 mod read;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
+mod weights;
 mod write;
 
 pub use read::load;

@@ -1,123 +1,109 @@
 //! Reading a PEFT directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use half::{bf16, f16};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use t2l_core::{Adapter, LoraWeights};
 
 use super::config::PeftConfig;
+use super::place::{Factor, FactorName};
+use super::weights::WeightsFile;
 use super::{CONFIG, WEIGHTS};
 use crate::AdapterError;
 
-/// Layers above this are not believed.
-const LAYER_LIMIT: usize = 1 << 12;
-
-/// Loads a LoRA from a PEFT directory.
+/// Loads a LoRA from a PEFT directory onto `device`, as f32.
+///
+/// Where factors are is read from the tensors' names; rank and alpha, with their patterns, from the configuration.
 ///
 /// # Errors
 /// Files that are missing or damaged, settings that change the maths, factors that do not belong together.
 pub fn load(folder: &Path, device: &Device) -> Result<Adapter, AdapterError> {
     let config = PeftConfig::read(&folder.join(CONFIG))?;
-    let path = folder.join(WEIGHTS);
-    let bytes = std::fs::read(&path).map_err(AdapterError::io(&path))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| AdapterError::Weights { path: path.clone(), reason: e.to_string() })?;
-    let mut places: BTreeMap<Place, [Option<(String, Tensor<2>)>; 2]> = BTreeMap::new();
-    for (name, view) in file.tensors() {
-        let (place, factor) = Place::parse(&name).ok_or_else(|| {
-            AdapterError::tensor(&path, &name, "is no LoRA factor of a decoder layer's linear module")
-        })?;
-        let tensor = matrix(&path, &name, &view, device)?;
-        if let Some((other, _)) = &places.entry(place.clone()).or_default()[factor] {
-            return Err(AdapterError::tensor(&path, &name, format!("stands for the same factor as {other}")));
-        }
-        places.entry(place).or_default()[factor] = Some((name, tensor));
+    let pickled = folder.join("adapter_model.bin");
+    if !folder.join(WEIGHTS).exists() && pickled.exists() {
+        return Err(AdapterError::Unsupported { path: pickled, setting: "a pickled weights file".into() });
     }
-    if places.is_empty() {
-        return Err(AdapterError::Weights { path, reason: "holds no factor".into() });
+    let file = WeightsFile::open(&folder.join(WEIGHTS))?;
+    let path = file.path().to_owned();
+    let pairs = pairs(&file)?;
+    let modules: Vec<&str> = pairs.values().map(|p| p.module_path.as_str()).collect();
+    let settings = config.resolve(&modules)?;
+    for (pair, (rank, _)) in pairs.values().zip(&settings) {
+        pair.check(&path, *rank)?;
     }
-    let mut adapter = Adapter::new(&config.base_model, config.use_rslora);
-    for (place, factors) in places {
-        let (a, b) = match factors {
-            [Some(a), Some(b)] => (a, b),
-            [Some((name, _)), None] => return Err(AdapterError::tensor(&path, &name, "has no lora_B beside it")),
-            [None, Some((name, _))] => return Err(AdapterError::tensor(&path, &name, "has no lora_A beside it")),
-            [None, None] => continue,
+    let mut factors: HashMap<String, Vec<f32>> = HashMap::new();
+    file.read(|name, values| {
+        factors.insert(name.to_owned(), values);
+    })?;
+    let mut adapter = Adapter::new(config.base_model, config.use_rslora);
+    for (((layer, module), pair), (_, alpha)) in pairs.into_iter().zip(settings) {
+        let mut tensor = |(name, shape): Named| {
+            let values = factors.remove(&name).ok_or_else(|| AdapterError::tensor(&path, &name, "has no values"))?;
+            Ok::<Tensor<2>, AdapterError>(Tensor::from_data(TensorData::new(values, shape), device))
         };
-        let (rank, alpha) = config.of(&place.module_path);
-        let ((name, a), (name_b, b)) = (a, b);
-        if config.fan_in_fan_out && a.dims()[0] as f64 != rank && a.dims()[1] as f64 == rank {
-            return Err(AdapterError::tensor(&path, &name, "is stored transposed, which PEFT never does"));
-        }
-        let found = a.dims()[0];
-        if found as f64 != rank {
-            let reason = format!("has rank {found}, the configuration says {rank}");
-            return Err(AdapterError::tensor(&path, &name, reason));
-        }
-        if b.dims()[1] != found {
-            let reason = format!("has shape {:?}, which does not fit lora_A's {:?}", b.dims(), a.dims());
-            return Err(AdapterError::tensor(&path, &name_b, reason));
-        }
-        adapter.insert(place.layer, &place.module, LoraWeights { a, b, alpha });
+        let Pair { a: Some(a), b: Some(b), .. } = pair else { continue };
+        adapter.insert(layer, &module, LoraWeights { a: tensor(a)?, b: tensor(b)?, alpha });
     }
     Ok(adapter)
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    layer: usize,
-    module: String,
-    /// The module's dotted name inside the base model, which patterns match.
+/// A tensor's name and shape.
+type Named = (String, [usize; 2]);
+
+/// What the file has for one place.
+#[derive(Debug)]
+struct Pair {
     module_path: String,
+    a: Option<Named>,
+    b: Option<Named>,
 }
 
-impl Place {
-    /// Reads `[base_model.model.]model.layers.3.self_attn.q_proj.lora_A[.default].weight`; 0 is A, 1 is B.
-    fn parse(name: &str) -> Option<(Self, usize)> {
-        let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-        let name = name.strip_suffix(".weight")?;
-        let name = name.strip_suffix(".default").unwrap_or(name);
-        let (module_path, factor) = match name.strip_suffix(".lora_A") {
-            Some(path) => (path, 0),
-            None => (name.strip_suffix(".lora_B")?, 1),
+/// Sorts the file's tensors into places; each may be named once.
+fn pairs(file: &WeightsFile) -> Result<BTreeMap<(usize, String), Pair>, AdapterError> {
+    let mut pairs: BTreeMap<(usize, String), Pair> = BTreeMap::new();
+    for (name, shape) in file.matrices()? {
+        let wrong = |reason: String| AdapterError::tensor(file.path(), name, reason);
+        let FactorName { layer, module, module_path, factor } = FactorName::parse(name)
+            .ok_or_else(|| wrong("is no LoRA factor of a linear module in a decoder layer".into()))?;
+        let pair =
+            pairs.entry((layer, module)).or_insert_with(|| Pair { module_path: module_path.clone(), a: None, b: None });
+        let slot = match factor {
+            Factor::A => &mut pair.a,
+            Factor::B => &mut pair.b,
         };
-        let mut parts = module_path.split('.');
-        parts.by_ref().find(|p| *p == "layers")?;
-        let layer: usize = parts.next()?.parse().ok().filter(|l| *l < LAYER_LIMIT)?;
-        let (_block, module) = (parts.next()?, parts.next()?);
-        if parts.next().is_some() {
-            return None;
+        if pair.module_path != module_path {
+            return Err(wrong(format!("means the same place as {}", pair.module_path)));
         }
-        Some((Self { layer, module: module.to_owned(), module_path: module_path.to_owned() }, factor))
+        if let Some((other, _)) = slot.replace((name.to_owned(), shape)) {
+            return Err(wrong(format!("means the same factor as {other}")));
+        }
     }
+    if pairs.is_empty() {
+        return Err(AdapterError::weights(file.path(), "holds no LoRA factor"));
+    }
+    Ok(pairs)
 }
 
-fn matrix(path: &Path, name: &str, view: &TensorView<'_>, device: &Device) -> Result<Tensor<2>, AdapterError> {
-    let &[rows, cols] = view.shape() else {
-        return Err(AdapterError::tensor(
-            path,
-            name,
-            format!("has shape {:?}, a factor has two dimensions", view.shape()),
-        ));
-    };
-    if rows == 0 || cols == 0 {
-        return Err(AdapterError::tensor(path, name, format!("has shape {:?}", view.shape())));
-    }
-    let data = view.data();
-    let values: Vec<f32> = match view.dtype() {
-        Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        other => {
-            return Err(AdapterError::tensor(path, name, format!("has type {other:?}; f32, f16 and bf16 are read")));
+impl Pair {
+    /// Both factors are there and have the configured rank.
+    fn check(&self, path: &Path, rank: usize) -> Result<(), AdapterError> {
+        let ((a, [rows, cols]), (b, [out, width])) = match (&self.a, &self.b) {
+            (Some(a), Some(b)) => (a, b),
+            (Some((name, _)), _) => return Err(AdapterError::tensor(path, name, "has no lora_B beside it")),
+            (_, Some((name, _))) => return Err(AdapterError::tensor(path, name, "has no lora_A beside it")),
+            (None, None) => return Ok(()),
+        };
+        if *rows != rank {
+            let reason =
+                format!("has shape [{rows}, {cols}]; with the rank {rank} of {CONFIG} it would be [{rank}, {cols}]");
+            return Err(AdapterError::tensor(path, a, reason));
         }
-    };
-    if let Some(i) = values.iter().position(|x| !x.is_finite()) {
-        return Err(AdapterError::tensor(path, name, format!("value {i} is {}", values[i])));
+        if *width != rank {
+            let reason =
+                format!("has shape [{out}, {width}]; beside lora_A of rank {rank} it would be [{out}, {rank}]");
+            return Err(AdapterError::tensor(path, b, reason));
+        }
+        Ok(())
     }
-    Ok(Tensor::from_data(TensorData::new(values, [rows, cols]), device))
 }

@@ -1,16 +1,17 @@
 //! Writing a PEFT directory, as PEFT, vLLM and SGLang load it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
-use half::{bf16, f16};
-use safetensors::tensor::TensorView;
+use burn::tensor::Tensor;
 use serde_json::{Map, Value, json};
-use t2l_core::{Adapter, TargetModule};
+use t2l_core::{Adapter, LoraScaling, LoraWeights};
 
-use super::{CONFIG, WEIGHTS};
+use super::place::{Factor, FactorName, module_path, tensor_name};
+use super::{CONFIG, WEIGHTS, folder, weights};
 use crate::AdapterError;
+use crate::inspect::commonest;
 
 /// Value type of written factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,6 +25,16 @@ pub enum Dtype {
     Bf16,
 }
 
+impl From<Dtype> for safetensors::Dtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
+        }
+    }
+}
+
 /// How an adapter is written.
 #[derive(Debug, Clone, Default)]
 pub struct SaveOptions {
@@ -33,121 +44,97 @@ pub struct SaveOptions {
     pub base_model_name: Option<String>,
     /// Task description it was generated from, kept in the weights file's metadata.
     pub description: Option<String>,
-    /// Replace a folder that is not empty.
+    /// Write into a folder that is not empty: the adapter in it is replaced, other files stay.
     pub force: bool,
 }
 
 /// Writes an adapter as a PEFT directory: whole, or not at all.
 ///
 /// # Errors
-/// An adapter that touches nothing, a target that is not empty, files that cannot be written.
+/// An adapter that touches nothing or holds what its value type cannot, a target that is not empty, files that cannot
+/// be written.
 pub fn save(adapter: &Adapter, folder: &Path, options: &SaveOptions) -> Result<(), AdapterError> {
-    let occupied = match std::fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-        Err(e) => return Err(AdapterError::io(folder)(e)),
-    };
-    if occupied && !options.force {
-        return Err(AdapterError::NotEmpty { path: folder.to_owned() });
+    let common = commonest(adapter).ok_or_else(|| AdapterError::Empty { path: folder.to_owned() })?;
+    for (layer, module, weights) in adapter.iter() {
+        check(layer, module, weights)?;
     }
-    let config = config(adapter, options).ok_or_else(|| AdapterError::Config {
-        path: folder.join(CONFIG),
-        reason: "the adapter touches nothing".into(),
-    })?;
-    let mut config = serde_json::to_vec_pretty(&config)
-        .map_err(|e| AdapterError::Config { path: folder.join(CONFIG), reason: e.to_string() })?;
-    config.push(b'\n');
-    let weights = weights(adapter, options)
-        .map_err(|e| AdapterError::Weights { path: folder.join(WEIGHTS), reason: e.to_string() })?;
-    let parent = match folder.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(parent).map_err(AdapterError::io(parent))?;
-    let aside = tempfile::Builder::new().prefix(".adapter-").tempdir_in(parent).map_err(AdapterError::io(parent))?;
-    for (name, bytes) in [(WEIGHTS, &weights), (CONFIG, &config)] {
-        let path = aside.path().join(name);
-        write_synced(&path, bytes).map_err(AdapterError::io(&path))?;
-    }
-    let old = folder.exists().then(|| aside.path().with_extension("old"));
-    if let Some(old) = &old {
-        std::fs::rename(folder, old).map_err(AdapterError::io(folder))?;
-    }
-    let aside = aside.keep();
-    if let Err(error) = std::fs::rename(&aside, folder) {
-        let _ = std::fs::remove_dir_all(&aside);
-        if let Some(old) = &old {
-            let _ = std::fs::rename(old, folder);
-        }
-        return Err(AdapterError::io(folder)(error));
-    }
-    match old {
-        Some(old) => std::fs::remove_dir_all(&old).map_err(AdapterError::io(&old)),
-        None => Ok(()),
-    }
+    let config = format!("{:#}\n", config(adapter, common, options));
+    folder::publish(folder, options.force, |aside| {
+        write_weights(adapter, &aside.join(WEIGHTS), options)?;
+        let path = aside.join(CONFIG);
+        let write = |path: &Path| {
+            let mut file = std::fs::File::create(path)?;
+            file.write_all(config.as_bytes())?;
+            file.sync_all()
+        };
+        write(&path).map_err(AdapterError::io(&path))
+    })
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = std::fs::File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-fn module_path(layer: usize, module: &str) -> String {
-    format!("model.layers.{layer}.{}.{module}", TargetModule::block(module))
+/// A place must come back from its own name, with factors that belong together.
+fn check(layer: usize, module: &str, weights: &LoraWeights) -> Result<(), AdapterError> {
+    let wrong = |reason: String| Err(AdapterError::place(layer, module, reason));
+    if !FactorName::parse(&tensor_name(layer, module, Factor::A))
+        .is_some_and(|n| n.layer == layer && n.module == module)
+    {
+        return wrong("is no name of a module in a decoder layer".into());
+    }
+    let ([rank, cols], [out, width]) = (weights.a.dims(), weights.b.dims());
+    if rank == 0 || cols == 0 || out == 0 || width != rank {
+        return wrong(format!("A [{rank}, {cols}] and B [{out}, {width}] do not belong together"));
+    }
+    if !weights.alpha.is_finite() {
+        return wrong(format!("alpha is {}", weights.alpha));
+    }
+    Ok(())
 }
 
 /// adapter_config.json. The commonest rank and alpha are the defaults; places that differ get a pattern.
-fn config(adapter: &Adapter, options: &SaveOptions) -> Option<Value> {
-    let mut counts: BTreeMap<(usize, u64), usize> = BTreeMap::new();
-    for (_, _, w) in adapter.iter() {
-        *counts.entry((w.rank(), w.alpha.to_bits())).or_default() += 1;
-    }
-    let (&(rank, alpha), _) = counts.iter().max_by_key(|(_, count)| **count)?;
-    let alpha = f64::from_bits(alpha);
-    let mut modules: Vec<&str> = adapter.iter().map(|(_, m, _)| m).collect();
-    modules.sort_unstable();
-    modules.dedup();
-    let mut layers: Vec<usize> = adapter.iter().map(|(l, _, _)| l).collect();
-    layers.sort_unstable();
-    layers.dedup();
-    let (mut ranks, mut alphas) = (Map::new(), Map::new());
-    for (layer, module, w) in adapter.iter() {
-        if w.rank() != rank {
-            ranks.insert(module_path(layer, module), json!(w.rank()));
-        }
-        if w.alpha != alpha {
-            alphas.insert(module_path(layer, module), number(w.alpha));
-        }
-    }
-    let contiguous = layers.iter().enumerate().all(|(i, l)| i == *l);
-    let dense = contiguous && adapter.len() == layers.len() * modules.len();
-    // Where not every (layer, module) is touched, the modules are named one by one.
-    let targets: Value = if dense || adapter.len() == layers.len() * modules.len() {
-        json!(modules)
-    } else {
-        json!(adapter.iter().map(|(l, m, _)| module_path(l, m)).collect::<Vec<_>>())
-    };
-    let subset = !contiguous && adapter.len() == layers.len() * modules.len();
-    Some(json!({
+fn config(adapter: &Adapter, common: LoraScaling, options: &SaveOptions) -> Value {
+    let modules: BTreeSet<&str> = adapter.iter().map(|(_, m, _)| m).collect();
+    let layers: BTreeSet<usize> = adapter.iter().map(|(l, _, _)| l).collect();
+    let full = adapter.len() == layers.len() * modules.len();
+    let subset = layers.last().is_some_and(|last| last + 1 != layers.len());
+    let base_model = options.base_model_name.as_deref().unwrap_or(&adapter.base_model);
+    json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": options.base_model_name.as_deref().unwrap_or(&adapter.base_model),
+        "base_model_name_or_path": if base_model.is_empty() { Value::Null } else { json!(base_model) },
         "inference_mode": true,
-        "r": rank,
-        "lora_alpha": number(alpha),
+        "r": common.rank,
+        "lora_alpha": number(common.alpha),
         "lora_dropout": 0.0,
         "use_rslora": adapter.use_rslora,
-        "target_modules": targets,
-        "layers_to_transform": if subset { json!(layers) } else { Value::Null },
-        "rank_pattern": ranks,
-        "alpha_pattern": alphas,
+        // Where layers differ in what they touch, every module is named in full.
+        "target_modules": if full { json!(modules) } else { adapter.iter().map(|(l, m, _)| module_path(l, m)).collect() },
+        "layers_to_transform": if full && subset { json!(layers) } else { Value::Null },
+        "layers_pattern": null,
+        "rank_pattern": patterns(adapter, |w| (w.rank() != common.rank).then(|| json!(w.rank()))),
+        "alpha_pattern": patterns(adapter, |w| (w.alpha != common.alpha).then(|| number(w.alpha))),
         "bias": "none",
         "fan_in_fan_out": false,
-        "modules_to_save": null,
         "init_lora_weights": true,
+        "modules_to_save": null,
         "use_dora": false,
-    }))
+    })
+}
+
+/// A module type that differs in the same way wherever it is gets one pattern, others one for each place.
+fn patterns(adapter: &Adapter, differs: impl Fn(&LoraWeights) -> Option<Value>) -> Map<String, Value> {
+    let mut by_module: BTreeMap<&str, Vec<(usize, Option<Value>)>> = BTreeMap::new();
+    for (layer, module, weights) in adapter.iter() {
+        by_module.entry(module).or_default().push((layer, differs(weights)));
+    }
+    let mut patterns = Map::new();
+    for (module, places) in by_module {
+        match places.as_slice() {
+            [(_, Some(first)), rest @ ..] if rest.iter().all(|(_, v)| v.as_ref() == Some(first)) => {
+                patterns.insert(module.to_owned(), first.clone());
+            }
+            _ => patterns.extend(places.into_iter().filter_map(|(layer, v)| Some((module_path(layer, module), v?)))),
+        }
+    }
+    patterns
 }
 
 /// A whole number where it is one: readers that want an integer alpha get one.
@@ -155,32 +142,23 @@ fn number(x: f64) -> Value {
     if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) }
 }
 
-fn weights(adapter: &Adapter, options: &SaveOptions) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    for (layer, module, w) in adapter.iter() {
-        for (factor, tensor) in [("lora_A", &w.a), ("lora_B", &w.b)] {
-            let data = tensor.to_data();
-            let values = data.iter::<f32>();
-            let bytes = match options.dtype {
-                Dtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
-                Dtype::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
-                Dtype::Bf16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
-            };
-            let name = format!("base_model.model.{}.{factor}.weight", module_path(layer, module));
-            tensors.push((name, tensor.dims().to_vec(), bytes));
+fn write_weights(adapter: &Adapter, path: &Path, options: &SaveOptions) -> Result<(), AdapterError> {
+    let factors: Vec<(usize, &str, Factor, &Tensor<2>)> = adapter
+        .iter()
+        .flat_map(|(layer, module, w)| [(layer, module, Factor::A, &w.a), (layer, module, Factor::B, &w.b)])
+        .collect();
+    let tensors: Vec<_> = factors.iter().map(|(l, m, factor, t)| (tensor_name(*l, m, *factor), t.dims())).collect();
+    let mut metadata = vec![("format", "pt")];
+    metadata.extend(options.description.as_deref().map(|d| ("description", d)));
+    let dtype = options.dtype.into();
+    weights::write(path, &metadata, dtype, &tensors, |i| {
+        let Some((layer, module, factor, tensor)) = factors.get(i) else { return Ok(vec![]) };
+        let values: Vec<f32> = tensor.to_data().iter::<f32>().collect();
+        match values.iter().find(|x| !weights::fits(dtype, **x)) {
+            None => Ok(values),
+            Some(x) => {
+                Err(AdapterError::place(*layer, module, format!("{factor:?} holds {x}, which {dtype:?} cannot")))
+            }
         }
-    }
-    let dtype = match options.dtype {
-        Dtype::F32 => safetensors::Dtype::F32,
-        Dtype::F16 => safetensors::Dtype::F16,
-        Dtype::Bf16 => safetensors::Dtype::BF16,
-    };
-    let views =
-        tensors.iter().map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(dtype, shape.clone(), bytes)?)));
-    let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    let mut metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    if let Some(description) = &options.description {
-        metadata.insert("description".to_owned(), description.clone());
-    }
-    safetensors::serialize(views, Some(metadata))
+    })
 }

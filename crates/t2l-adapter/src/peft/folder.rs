@@ -1,0 +1,104 @@
+//! Files that appear in a folder together or not at all.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::file::sync_folder;
+use super::{CONFIG, WEIGHTS};
+use crate::AdapterError;
+
+/// Lets `write` put both files into a hidden folder, then moves them to where they belong.
+///
+/// A folder that does not exist yet is renamed into place whole. In one that exists, the two files alone are replaced,
+/// and put back should that fail; the old configuration goes first, so that no moment pairs it with new weights.
+pub(super) fn publish(
+    folder: &Path,
+    force: bool,
+    write: impl FnOnce(&Path) -> Result<(), AdapterError>,
+) -> Result<(), AdapterError> {
+    let occupied = match std::fs::read_dir(folder) {
+        Ok(mut entries) => Some(entries.next().is_some()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(AdapterError::io(folder)(e)),
+    };
+    match occupied {
+        Some(true) if !force => Err(AdapterError::NotEmpty { path: folder.to_owned() }),
+        Some(_) => {
+            let aside = hidden_folder(folder)?;
+            write(aside.path())?;
+            replace(folder, aside.path())?;
+            sync_folder(folder);
+            Ok(())
+        }
+        None => {
+            let parent = match folder.parent() {
+                Some(parent) if parent != Path::new("") => parent,
+                _ => Path::new("."),
+            };
+            let made = Ancestors::make(parent)?;
+            let aside = hidden_folder(parent)?;
+            write(aside.path())?;
+            sync_folder(aside.path());
+            std::fs::rename(aside.path(), folder).map_err(AdapterError::io(folder))?;
+            sync_folder(parent);
+            // The one has been moved away, the other is wanted: nothing is left to clean up.
+            let _ = aside.keep();
+            made.keep();
+            Ok(())
+        }
+    }
+}
+
+fn hidden_folder(parent: &Path) -> Result<TempDir, AdapterError> {
+    tempfile::Builder::new().prefix(".adapter-").tempdir_in(parent).map_err(AdapterError::io(parent))
+}
+
+fn replace(folder: &Path, aside: &Path) -> Result<(), AdapterError> {
+    let old = |name: &str| aside.join(format!("old-{name}"));
+    let mut steps: Vec<(PathBuf, PathBuf)> = vec![];
+    for name in [CONFIG, WEIGHTS] {
+        if folder.join(name).symlink_metadata().is_ok() {
+            steps.push((folder.join(name), old(name)));
+        }
+    }
+    for name in [WEIGHTS, CONFIG] {
+        steps.push((aside.join(name), folder.join(name)));
+    }
+    let mut done: Vec<&(PathBuf, PathBuf)> = vec![];
+    for step in &steps {
+        if let Err(error) = std::fs::rename(&step.0, &step.1) {
+            for (from, to) in done.into_iter().rev() {
+                let _ = std::fs::rename(to, from);
+            }
+            return Err(AdapterError::io(&step.1)(error));
+        }
+        done.push(step);
+    }
+    Ok(())
+}
+
+/// Folders made on the way to the target, removed again unless kept.
+struct Ancestors(Vec<PathBuf>);
+
+impl Ancestors {
+    fn make(folder: &Path) -> Result<Self, AdapterError> {
+        let missing = folder.ancestors().take_while(|a| *a != Path::new("") && !a.exists());
+        let made = Self(missing.map(Path::to_owned).collect());
+        std::fs::create_dir_all(folder).map_err(AdapterError::io(folder))?;
+        Ok(made)
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Ancestors {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            // One that somebody else has put something into stays.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
