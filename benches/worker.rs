@@ -1,0 +1,141 @@
+//! Our side of the comparison with PyTorch: runs one named piece of work per line of standard input and answers with
+//! the seconds it took. `benches/compare.py` starts it and drives both sides in turn.
+
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use t2l::backbone::{Backbone, Decoder, GenerateOptions, Sampling};
+use t2l::core::{AdapterBatch, AdapterGenerator, AdapterLayout, LoraScaling, TargetModule};
+use t2l::data::{TokenizedExample, TrainBatch};
+use t2l::hypernet::{Arch, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target, TaskEncoder};
+use t2l::models::Models;
+use t2l::train::{LossConfig, sft_step};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // `cargo bench` asks every bench to run; this one only works for its driver.
+    if std::env::args().any(|a| a == "--bench") && std::env::var_os("T2L_COMPARE").is_none() {
+        eprintln!("worker: run benches/compare.py");
+        return Ok(());
+    }
+    let mut worker = Worker { device: Device::flex(), model: None, training: None, hypernets: vec![] };
+    for line in std::io::stdin().lock().lines() {
+        let seconds = worker.run(&line?)?;
+        println!("{seconds}");
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+struct Worker {
+    device: Device,
+    model: Option<Backbone>,
+    training: Option<(Decoder, Hypernet)>,
+    hypernets: Vec<(String, Hypernet)>,
+}
+
+impl Worker {
+    fn run(&mut self, line: &str) -> Result<f64, Box<dyn std::error::Error>> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |i: usize| words.get(i).and_then(|w| w.parse::<usize>().ok()).ok_or("a number is missing");
+        match words.first().copied() {
+            Some("sft") => self.sft(number(1)?, number(2)?),
+            Some("generate") => self.generate(words[1], number(2)?),
+            Some("decode") => self.decode(number(1)?, number(2)?, number(3)?),
+            Some("memory") => memory(),
+            _ => Err(format!("unknown work {line:?}").into()),
+        }
+    }
+
+    fn model(&mut self) -> Result<&Backbone, Box<dyn std::error::Error>> {
+        if self.model.is_none() {
+            let path = Models::new(None)?.pull("smollm2-135m-instruct", &mut ())?;
+            self.model = Some(Backbone::load(&path, &self.device)?);
+        }
+        Ok(self.model.as_ref().ok_or("no model")?)
+    }
+
+    /// One SFT step: rows of equal length, 16 labels each, gradients of an L hypernetwork.
+    fn sft(&mut self, rows: usize, tokens: usize) -> Result<f64, Box<dyn std::error::Error>> {
+        let device = self.device.clone();
+        if self.training.is_none() {
+            let decoder = self.model()?.decoder.clone();
+            let layout = decoder.layout("base", &["q_proj", "v_proj"])?;
+            let hypernet = Hypernet::new(config(Arch::L, layout, 384), Init::Ours, 0, &device)?;
+            self.training = Some((decoder.for_training(), hypernet));
+        }
+        let (decoder, hypernet) = self.training.as_ref().ok_or("no model")?;
+        let row = |i: usize| TokenizedExample {
+            prompt: (0..tokens - 16).map(|t| ((t * 37 + i * 101) % 49_000) as u32).collect(),
+            response: (0..16).map(|t| ((t * 53 + i * 211) % 49_000) as u32).collect(),
+        };
+        let examples: Vec<TokenizedExample> = (0..rows).map(row).collect();
+        let batch = TrainBatch::new(&examples.iter().collect::<Vec<_>>(), 8, 0);
+        let values: Vec<f32> = (0..rows * 384).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
+        let embeddings = Tensor::from_data(TensorData::new(values, [rows, 384]), &device);
+        let loss = LossConfig { lora_dropout: 0.0, neftune_alpha: 0.0, ..LossConfig::default() };
+        let started = Instant::now();
+        sft_step(decoder, hypernet, &batch, embeddings, &loss, None)?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// Adapters of some tasks at Mistral-7B's shapes.
+    fn generate(&mut self, arch: &str, tasks: usize) -> Result<f64, Box<dyn std::error::Error>> {
+        if !self.hypernets.iter().any(|(name, _)| name == arch) {
+            let kind = match arch {
+                "L" => Arch::L,
+                "M" => Arch::M,
+                _ => Arch::S,
+            };
+            let modules = vec![TargetModule::new("q_proj", 4096, 4096), TargetModule::new("v_proj", 4096, 1024)];
+            let layout = AdapterLayout { base_model: "mistral".into(), layers: 32, modules };
+            let hypernet = Hypernet::new(config(kind, layout, 1024), Init::Reconstruction, 0, &self.device)?;
+            self.hypernets.push((arch.to_owned(), hypernet));
+        }
+        let (_, hypernet) = self.hypernets.iter().find(|(name, _)| name == arch).ok_or("no hypernetwork")?;
+        let embeddings = Tensor::ones([tasks, 1024], &self.device);
+        let started = Instant::now();
+        let factors = hypernet.generate(embeddings)?;
+        std::hint::black_box(factors);
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// Prefill of a prompt, then some greedy tokens.
+    fn decode(&mut self, rows: usize, prompt: usize, new: usize) -> Result<f64, Box<dyn std::error::Error>> {
+        let prompts: Vec<Vec<u32>> =
+            (0..rows).map(|r| (0..prompt).map(|t| ((t * 37 + r * 101) % 49_000) as u32).collect()).collect();
+        let model = self.model()?;
+        let options = GenerateOptions { max_new_tokens: vec![new], sampling: Sampling::GREEDY, stops: vec![] };
+        let started = Instant::now();
+        model.decoder.generate(&prompts, &AdapterBatch::none(rows), &options, |_, _| ())?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+}
+
+/// Paper-size settings.
+fn config(arch: Arch, layout: AdapterLayout, embedding: usize) -> HypernetConfig {
+    HypernetConfig {
+        arch,
+        layout,
+        scaling: LoraScaling { alpha: 16.0, rank: 8, use_rslora: true },
+        conditioning: Conditioning::Text,
+        embedding,
+        tasks: 0,
+        task_encoder: TaskEncoder::Linear,
+        latent: 128,
+        head_in: 512,
+        head_bias: true,
+        offset: Offset::None,
+        learnable_positions: false,
+        target: Target::Sft,
+        dropout: 0.05,
+    }
+}
+
+/// Peak resident memory in MB (Linux).
+fn memory() -> Result<f64, Box<dyn std::error::Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).ok_or("no VmHWM")?;
+    let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no value")?.parse()?;
+    Ok(kilobytes / 1024.0)
+}
