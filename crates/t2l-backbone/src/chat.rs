@@ -124,6 +124,8 @@ impl ChatTemplate {
         if let (Ok(front), Ok(whole)) = (self.render(&earlier, false), self.render(&continued, add_generation_prompt))
             && let Some(rest) = whole.strip_prefix(&front)
         {
+            // Where every turn begins with that token, as in ChatML, it is there already.
+            let bos = if rest.starts_with(bos) { "" } else { bos };
             return Ok(format!("{bos}{rest}"));
         }
         // Some templates write the last answer differently from earlier ones. Then: where a system turn

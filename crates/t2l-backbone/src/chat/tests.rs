@@ -54,10 +54,14 @@ fn renders_as_jinja2_does() {
 #[test]
 fn bare_renderings_have_no_system_turn() {
     let cases = cases();
-    let bare = |name: &str| template(&cases.templates[name]).render_bare(&hello(), true).unwrap();
+    let bare = |name: &str| self::template(&cases.templates[name]).render_bare(&hello(), true).unwrap();
     let chatml = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(bare("chatml with a default system turn"), chatml);
     assert_eq!(bare("qwen 3 without tools"), chatml);
+    // A model whose beginning-of-sequence token begins every turn.
+    let source = cases.templates["chatml with a default system turn"].clone();
+    let template = ChatTemplate::new(source, Some("<|im_start|>".into()), None).unwrap();
+    assert_eq!(template.render_bare(&hello(), true).unwrap(), chatml);
     assert_eq!(bare("mistral"), "<s> [INST] Hello [/INST]");
     assert_eq!(bare("gemma"), "<s><start_of_turn>user\nHello<end_of_turn>\n<start_of_turn>model\n");
     let llama = "<s><|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>\
@@ -97,7 +101,7 @@ fn generation_marks_change_nothing() {
 #[test]
 fn tokens_that_a_model_lacks_are_undefined() {
     let template = ChatTemplate::new("{{ bos_token }}|{{ eos_token is defined }}".into(), None, None).unwrap();
-    assert_eq!(template.render(&hello(), false).unwrap(), "|false");
+    assert_eq!(template.render(&hello(), false).unwrap(), "|False");
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn reference_dequantised_tensors() {
 /// The first numbers, bit for bit; nothing to compare when the facts have none.
 fn exactly(values: &[f32], expected: &serde_json::Value, name: &str) {
     for (i, expected) in expected.as_array().into_iter().flatten().enumerate() {
-        assert_eq!(f64::from(values[i]), expected.as_f64().unwrap(), "{name}[{i}]");
+        assert_eq!(values[i], expected.as_f64().unwrap() as f32, "{name}[{i}]");
     }
 }
 
