@@ -11,22 +11,31 @@ use tokenizers::{
 };
 
 const SPACE: &str = "▁";
+/// Bytes of a piece that is still taken apart; real ones are far shorter, and the work grows with the square.
+const LONGEST_PIECE: usize = 1024;
+
+/// A way to build a piece out of two others.
+struct Merge<'a> {
+    score: f32,
+    ids: (usize, usize),
+    halves: (&'a str, &'a str),
+}
 
 /// The merges that build each piece out of two others. A piece with a higher score is built earlier;
 /// of two ways to build it, the one with the earlier left half comes first.
 pub(super) fn merges(tokens: &[String], scores: &[f32]) -> Merges {
     let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect();
-    let mut ranked: Vec<(f32, (usize, usize), (&str, &str))> = Vec::new();
-    for (token, &score) in tokens.iter().zip(scores) {
+    let mut ranked = Vec::new();
+    for (token, &score) in tokens.iter().zip(scores).filter(|(token, _)| token.len() <= LONGEST_PIECE) {
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
             if let (Some(&left_id), Some(&right_id)) = (ids.get(left), ids.get(right)) {
-                ranked.push((score, (left_id, right_id), (left, right)));
+                ranked.push(Merge { score, ids: (left_id, right_id), halves: (left, right) });
             }
         }
     }
-    ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    ranked.into_iter().map(|(_, _, (left, right))| (left.to_owned(), right.to_owned())).collect()
+    ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.ids.cmp(&b.ids)));
+    ranked.into_iter().map(|Merge { halves: (left, right), .. }| (left.to_owned(), right.to_owned())).collect()
 }
 
 /// Spaces become `▁`; with `prefix_space`, one is put before the text.
