@@ -42,7 +42,7 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     let texts: Vec<&str> = descriptions.iter().map(String::as_str).collect();
     let generated = t2l.generate(&texts)?;
     super::warn_truncated(&generated);
-    let mut written: Vec<PathBuf> = Vec::new();
+    let (root_existed, mut made) = (args.output.exists(), Vec::<PathBuf>::new());
     let outcome = targets.iter().enumerate().try_for_each(|(i, target)| -> anyhow::Result<()> {
         let options = SaveOptions {
             dtype: match args.dtype {
@@ -54,16 +54,19 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
             description: Some(descriptions[i].clone()),
             force: args.force,
         };
+        let new = !target.exists();
         peft::save(&generated.adapter(i).adapter, target, &options)?;
-        written.push(target.clone());
+        if new {
+            made.push(target.clone());
+        }
         Ok(())
     });
     if let Err(error) = outcome {
-        // All adapters or none.
-        for folder in &written {
+        // What this run made goes away again; folders that were there before are left.
+        for folder in &made {
             let _ = std::fs::remove_dir_all(folder);
         }
-        if several {
+        if several && !root_existed {
             let _ = std::fs::remove_dir(&args.output);
         }
         return Err(error);

@@ -60,7 +60,7 @@ fn a_damaged_checkpoint_is_named_and_nothing_is_written() {
         "-o",
         target.to_str().expect("utf-8"),
     ]);
-    assert!(message.contains("manifest.json") && message.contains("version 99"), "{message}");
+    assert!(message.contains("manifest.json") && message.contains("version is 99"), "{message}");
     assert!(!target.exists());
 }
 

@@ -1,0 +1,118 @@
+//! Every folder of `backbones`: logits, hidden states, padding, greedy tokens, adapters, per-row adapters.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use t2l_adapter::peft;
+use t2l_backbone::{BackboneError, Decoder};
+use t2l_core::AdapterBatch;
+use t2l_testing::{Cases, Skip, Stored, assert_close, fixtures, tensors};
+
+use super::{greedy, ids, rows, starts, values};
+
+const TOLERANCE: f64 = 1e-4;
+
+fn load(case: &Path) -> Result<Decoder, Skip> {
+    match Decoder::load(case, &Device::flex()) {
+        Err(BackboneError::UnsupportedFamily { .. }) => Err(Skip::UnsupportedFamily),
+        other => Ok(other.unwrap_or_else(|e| panic!("{}: {e}", case.display()))),
+    }
+}
+
+/// Compares `[rows, tokens, width]` where the mask is 1.
+fn compare(what: &str, found: &[f32], expected: &Stored, mask: &[Vec<i64>]) {
+    let width = expected.shape.last().copied().unwrap_or(1);
+    assert_eq!(found.len(), expected.values.len(), "{what}");
+    for (i, &real) in mask.concat().iter().enumerate() {
+        if real == 1 {
+            let place = i * width..(i + 1) * width;
+            assert_close(&format!("{what}, position {i}"), &found[place.clone()], &expected.values[place], TOLERANCE, TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn reference_families() {
+    let Some(fixtures) = fixtures() else { return };
+    let device = Device::flex();
+    Cases::each(&fixtures.join("backbones"), "io.safetensors", |case| {
+        let decoder = load(case)?;
+        let io = tensors(&case.join("io.safetensors"));
+        let (tokens, mask) = (rows(&io["input_ids"]), rows(&io["attention_mask"]));
+        let none = AdapterBatch::none(tokens.len());
+        let embedded = decoder.embed(ids(&tokens, &device));
+        let hidden = decoder.hidden(embedded, &starts(&mask), None, &none).expect("runs");
+        let name = case.display();
+        compare(&format!("{name}: last hidden state"), &values(hidden.clone()), &io["last_hidden_state"], &mask);
+        let logits = values(decoder.logits(hidden));
+        compare(&format!("{name}: logits"), &logits, &io["logits"], &mask);
+
+        let first = vec![tokens[0].clone()];
+        let one = AdapterBatch::none(1);
+        let states = decoder.hidden_states(decoder.embed(ids(&first, &device)), &[0], &one).expect("runs");
+        for (i, state) in states.iter().enumerate() {
+            if let Some(expected) = io.get(&format!("row0.hidden_states.{i}")) {
+                assert_close(&format!("{name}: stream {i}"), &values(state.clone()), &expected.values, TOLERANCE, TOLERANCE);
+            }
+        }
+        let prompt: Vec<u32> = tokens[0].iter().map(|&t| t as u32).collect();
+        let expected: Vec<u32> = io["row0.greedy_12"].i64().iter().map(|&t| t as u32).collect();
+        assert_eq!(greedy(&decoder, &[prompt], &one, expected.len())[0], expected, "{name}: greedy tokens");
+
+        // Mean loss where the predicting and the predicted token are both real.
+        let vocabulary = decoder.config().vocab_size;
+        let (mut total, mut count) = (0.0f64, 0);
+        for (row, (tokens, mask)) in tokens.iter().zip(&mask).enumerate() {
+            for t in 1..tokens.len() {
+                if mask[t] == 1 && mask[t - 1] == 1 {
+                    let logits = &logits[(row * tokens.len() + t - 1) * vocabulary..][..vocabulary];
+                    let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let sum: f64 = logits.iter().map(|&x| f64::from(x - peak).exp()).sum();
+                    total += sum.ln() - f64::from(logits[tokens[t] as usize] - peak);
+                    count += 1;
+                }
+            }
+        }
+        assert_close(&format!("{name}: loss"), &[(total / f64::from(count)) as f32], &io["labels_loss_real"].values, 1e-4, 1e-4);
+        Ok(())
+    });
+}
+
+#[test]
+fn reference_adapters() {
+    let Some(fixtures) = fixtures() else { return };
+    let device = Device::flex();
+    Cases::each(&fixtures.join("backbones"), "adapters", |case| {
+        let decoder = load(case)?;
+        let io = tensors(&case.join("io.safetensors"));
+        let (tokens, mask) = (rows(&io["input_ids"]), rows(&io["attention_mask"]));
+        Cases::each(&case.join("adapters"), "adapter_config.json", |folder| {
+            let adapter = peft::load(folder, &device).unwrap_or_else(|e| panic!("{e}"));
+            let worn = vec![Some(0); tokens.len()];
+            let adapters = AdapterBatch::from_adapters(&[&adapter], &worn, &device).expect("fits");
+            let hidden = decoder.hidden(decoder.embed(ids(&tokens, &device)), &starts(&mask), None, &adapters).expect("runs");
+            let expected = &tensors(&folder.join("logits.safetensors"))["logits"];
+            compare(&folder.display().to_string(), &values(decoder.logits(hidden)), expected, &mask);
+            Ok(())
+        });
+        Ok(())
+    });
+}
+
+#[test]
+fn reference_per_row_adapters() {
+    let Some(fixtures) = fixtures() else { return };
+    let device = Device::flex();
+    Cases::each(&fixtures.join("backbones"), "per_sample", |case| {
+        let decoder = load(case)?;
+        let folder = case.join("per_sample");
+        let io = tensors(&folder.join("io.safetensors"));
+        let adapters = ["a0", "a1", "a2"].map(|a| peft::load(&folder.join(a), &device).unwrap_or_else(|e| panic!("{e}")));
+        let adapters: Vec<_> = adapters.iter().collect();
+        let batch = AdapterBatch::from_adapters(&adapters, &[Some(0), Some(1), Some(2), None], &device).expect("fits");
+        let (tokens, mask) = (rows(&io["input_ids"]), rows(&io["attention_mask"]));
+        let hidden = decoder.hidden(decoder.embed(ids(&tokens, &device)), &starts(&mask), None, &batch).expect("runs");
+        compare(&case.display().to_string(), &values(decoder.logits(hidden)), &io["logits"], &mask);
+        Ok(())
+    });
+}
