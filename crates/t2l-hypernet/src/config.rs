@@ -284,7 +284,7 @@ impl HypernetConfig {
     }
 
     /// Values of all tensors together, and at least those of one adapter. Sizes are checked one by one already.
-    fn values(&self) -> u64 {
+    pub(crate) fn values(&self) -> u64 {
         let (rank, layers) = (self.scaling.rank as u64, self.layout.layers as u64);
         let widths = self.layout.modules.iter().map(|m| (m.in_features + m.out_features) as u64).sum::<u64>();
         let adapter = layers * rank * widths;

@@ -1,4 +1,7 @@
 //! Tests of the hypernetwork from outside: against reference cases, properties of any shape, checkpoints.
 
+mod checkpoint;
+mod gradients;
+mod properties;
 mod reference;
 mod support;
