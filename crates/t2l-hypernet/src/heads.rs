@@ -1,5 +1,7 @@
 //! From the trunk's rows to factors: the four ways in which heads give A and B.
 
+use std::ops::Range;
+
 use burn::tensor::{Tensor, TensorData};
 use t2l_core::{ModuleFactors, TargetModule};
 
@@ -21,11 +23,11 @@ impl Net<'_> {
         let y = self.block("mlp2", u);
         let y = self.mlp3(y);
         let (layers, rank) = (self.config.layout.layers, self.config.scaling.rank);
-        self.heads(y, |m, out| {
+        self.heads(y, |m, head, y| {
             let (input, output) = (m.in_features, m.out_features);
-            let a = out.clone().narrow(1, 0, rank * input).reshape([n, layers, rank, input]);
-            let b = out.narrow(1, rank * input, rank * output).reshape([n, layers, rank, output]).swap_dims(2, 3);
-            ModuleFactors { name: m.name.clone(), a, b }
+            let a = self.head(head, y.clone(), 1, 0..rank * input).reshape([n, layers, rank, input]);
+            let b = self.head(head, y, 1, rank * input..rank * (input + output));
+            (a, b.reshape([n, layers, rank, output]).swap_dims(2, 3))
         })
     }
 
@@ -38,11 +40,11 @@ impl Net<'_> {
         };
         let y = self.block("mlp2", by_rank);
         let y = self.mlp3(y);
-        self.heads(y, |m, out| {
+        self.heads(y, |m, head, y| {
             let (input, output) = (m.in_features, m.out_features);
-            let out = out.reshape([n, layers, rank, input + output]);
-            let (a, b) = (out.clone().narrow(3, 0, input), out.narrow(3, input, output).swap_dims(2, 3));
-            ModuleFactors { name: m.name.clone(), a, b }
+            let a = self.head(head, y.clone(), 1, 0..input).reshape([n, layers, rank, input]);
+            let b = self.head(head, y, 1, input..input + output);
+            (a, b.reshape([n, layers, rank, output]).swap_dims(2, 3))
         })
     }
 
@@ -70,23 +72,51 @@ impl Net<'_> {
     fn shared_heads(&mut self, y: Tensor<2>, n: usize) -> Vec<ModuleFactors> {
         let (layers, rank) = (self.config.layout.layers, self.config.scaling.rank);
         let y = self.mlp3(y);
-        self.heads(y, |m, out| {
-            let (input, output) = (m.in_features, m.out_features);
-            let out = out.reshape([2 * n, layers, rank, input.max(output)]);
-            let a = out.clone().narrow(0, 0, n).narrow(3, 0, input);
-            let b = out.narrow(0, n, n).narrow(3, 0, output).swap_dims(2, 3);
-            ModuleFactors { name: m.name.clone(), a, b }
+        // Ranks are groups of the head's outputs (M), or rows (S).
+        let groups = if self.config.arch.by_rank() { 1 } else { rank };
+        self.heads(y, |m, head, y| {
+            let (input, output, half) = (m.in_features, m.out_features, y.dims()[0] / 2);
+            let halves = |x: Tensor<2>| (x.clone().narrow(0, 0, half), x.narrow(0, half, half));
+            let (a, b) = if input == output {
+                halves(self.head(head, y, groups, 0..input))
+            } else {
+                let (a, b) = halves(y);
+                (self.head(head, a, groups, 0..input), self.head(head, b, groups, 0..output))
+            };
+            let a = a.reshape([n, layers, rank, input]);
+            (a, b.reshape([n, layers, rank, output]).swap_dims(2, 3))
         })
     }
 
-    /// Each head once, over its module's share of the rows.
-    fn heads(&self, y: Tensor<2>, split: impl Fn(&TargetModule, Tensor<2>) -> ModuleFactors) -> Vec<ModuleFactors> {
+    /// A and B of each module from its share of the rows.
+    fn heads(
+        &self,
+        y: Tensor<2>,
+        factors: impl Fn(&TargetModule, &str, Tensor<2>) -> (Tensor<4>, Tensor<4>),
+    ) -> Vec<ModuleFactors> {
         let modules = &self.config.layout.modules;
         let share = y.dims()[0] / modules.len();
-        let head = |(i, m): (usize, &TargetModule)| {
-            split(m, self.linear(&format!("heads.{}", m.name), y.clone().narrow(0, i * share, share)))
+        let of_module = |(i, m): (usize, &TargetModule)| {
+            let (a, b) = factors(m, &format!("heads.{}", m.name), y.clone().narrow(0, i * share, share));
+            ModuleFactors { name: m.name.clone(), a, b }
         };
-        modules.iter().enumerate().map(head).collect()
+        modules.iter().enumerate().map(of_module).collect()
+    }
+
+    /// Some of a head's outputs, as one product: of `groups` equal groups, the places `wanted` in each.
+    ///
+    /// A and B are asked for apart where that makes them contiguous or spares what would be cut off.
+    fn head(&self, name: &str, y: Tensor<2>, groups: usize, wanted: Range<usize>) -> Tensor<2> {
+        let weight = self.get::<2>(&format!("{name}.weight"));
+        let [all, input] = weight.dims();
+        let (group, count) = (all / groups, wanted.len());
+        let weight = weight.reshape([groups, group, input]).narrow(1, wanted.start, count);
+        let out = y.matmul(weight.reshape([groups * count, input]).transpose());
+        if !self.config.head_bias {
+            return out;
+        }
+        let bias = self.get::<1>(&format!("{name}.bias")).reshape([groups, group]).narrow(1, wanted.start, count);
+        out + bias.reshape([1, groups * count])
     }
 
     /// Rows `[modules, {A, B}, n · layers, D]`, each told which factor of its module is wanted.

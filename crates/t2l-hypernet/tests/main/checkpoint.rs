@@ -144,7 +144,8 @@ fn hostile_manifests_are_refused() {
         assert!(matches!(refused(&manifest[..end], &weights), HypernetError::Manifest { .. }), "cut at {end}");
     }
     let huge = Value::from(u64::MAX);
-    let cases: Vec<(&str, Box<dyn FnOnce(&mut Value)>)> = vec![
+    type Edit = Box<dyn FnOnce(&mut Value)>;
+    let cases: Vec<(&str, Edit)> = vec![
         ("version", Box::new(|v| v["version"] = Value::from(VERSION + 1))),
         ("version", Box::new(|v| v["version"] = Value::from(-1))),
         ("version", Box::new(|v| v["version"] = Value::Null)),

@@ -7,8 +7,11 @@ use t2l_testing::{Cases, fixtures, json};
 
 use crate::support::size;
 
-/// Layers and (in, out) of a module of the backbones that the reference counts for.
-fn backbone(name: &str) -> Option<(usize, fn(&str) -> Option<(usize, usize)>)> {
+/// (in, out) of a module by name.
+type Widths = fn(&str) -> Option<(usize, usize)>;
+
+/// Layers and widths of the backbones that the reference counts for.
+fn backbone(name: &str) -> Option<(usize, Widths)> {
     Some(match name {
         "mistral-7b" | "llama-3.1-8b" => (32, |m| widths(m, 4096, 4096, 1024, 14336)),
         "gemma-2-2b" => (26, |m| widths(m, 2304, 2048, 1024, 9216)),
