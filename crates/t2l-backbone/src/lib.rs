@@ -1,7 +1,7 @@
 //! Frozen decoder language models in Burn that wear a different adapter in every row of a batch.
 //!
-//! A [`Backbone`] is a [`Decoder`] with its [tokenizer](tokenizer) and [chat template](chat), from a folder in Hugging
-//! Face's layout or from one [GGUF](gguf) file. One decoder covers every family; what differs is in [`DecoderConfig`].
+//! A [`Backbone`] is a [`Decoder`] with its tokenizer ([`tokenizer`]) and chat template ([`chat`]), from a folder in Hugging
+//! Face's layout or from one GGUF file ([`gguf`]). One decoder covers every family; what differs is in [`DecoderConfig`].
 //! Every forward pass takes an [`AdapterBatch`](t2l_core::AdapterBatch): which adapter, or none, each row wears.
 //!
 //! ```no_run

@@ -2,7 +2,9 @@
 
 use burn::tensor::{Device, Distribution, Tensor};
 use proptest::prelude::*;
-use t2l_core::{Adapter, AdapterBatch, AdapterLayout, FitError, LoraFactors, LoraScaling, LoraWeights, ModuleFactors, TargetModule};
+use t2l_core::{
+    Adapter, AdapterBatch, AdapterLayout, FitError, LoraFactors, LoraScaling, LoraWeights, ModuleFactors, TargetModule,
+};
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
@@ -82,7 +84,8 @@ fn what_does_not_fit_is_named() {
     assert_eq!(batch.check(2, &layout(2, &[(4, 6)])), Err(FitError::Rows { expected: 2, found: 1 }));
     assert_eq!(batch.check(1, &layout(1, &[(4, 6)])), Err(FitError::NoSuchLayer { layer: 1, layers: 1 }));
     assert!(matches!(batch.check(1, &layout(2, &[(5, 6)])), Err(FitError::Shape { in_features: 5, .. })));
-    let other = AdapterLayout { base_model: String::new(), layers: 2, modules: vec![TargetModule::new("q_proj", 4, 6)] };
+    let other =
+        AdapterLayout { base_model: String::new(), layers: 2, modules: vec![TargetModule::new("q_proj", 4, 6)] };
     assert!(matches!(batch.check(1, &other), Err(FitError::NoSuchModule { .. })));
     assert_eq!(
         AdapterBatch::select_factors(&factors, &[Some(1)]).expect_err("too few"),

@@ -98,6 +98,10 @@ impl Sampler {
         let per_step = self.config.tasks_per_step.min(corpus.tasks()).max(1);
         for _ in 0..self.config.bucket_window.max(1) {
             if self.state.tasks.len() < per_step {
+                // A window ends with its epoch, so that no task stands twice in it.
+                if !groups.is_empty() {
+                    break;
+                }
                 let mut all: Vec<usize> = (0..corpus.tasks()).collect();
                 all.shuffle(&mut self.state.rng);
                 self.state.tasks = all.into();
@@ -110,7 +114,7 @@ impl Sampler {
             draws.iter().map(tokens).max().unwrap_or(0)
         };
         groups.sort_by_key(length);
-        let mut batches = deal(groups, per_step);
+        let mut batches: Vec<Vec<Draw>> = groups.chunks(per_step).map(<[_]>::concat).collect();
         batches.shuffle(&mut self.state.rng);
         self.state.ready = batches.into();
     }
@@ -125,31 +129,4 @@ impl Sampler {
         };
         (0..self.config.points_per_task.max(1)).map(draw).collect()
     }
-}
-
-/// Deals groups, in order, into batches of `per_step`; a task that a batch already has waits for the next one, so that
-/// a window over the end of an epoch puts no task twice into a batch.
-fn deal(groups: Vec<Vec<Draw>>, per_step: usize) -> Vec<Vec<Draw>> {
-    let mut left: VecDeque<Vec<Draw>> = groups.into();
-    let mut batches = Vec::new();
-    while !left.is_empty() {
-        let (mut batch, mut tasks, mut waiting) = (Vec::new(), Vec::new(), VecDeque::new());
-        while let Some(group) = left.pop_front() {
-            let task = group.first().map(|d| d.task);
-            if tasks.len() == per_step {
-                waiting.push_back(group);
-                break;
-            }
-            if tasks.contains(&task) {
-                waiting.push_back(group);
-            } else {
-                tasks.push(task);
-                batch.extend(group);
-            }
-        }
-        waiting.append(&mut left);
-        left = waiting;
-        batches.push(batch);
-    }
-    batches
 }

