@@ -88,6 +88,9 @@ pub struct Task {
     /// Its licence.
     #[serde(default)]
     pub licence: String,
+    /// Which tasks it is akin to; [`Task::family`] guesses where this is not said.
+    #[serde(default)]
+    pub family: Option<String>,
     /// Set by the reader: benchmarks are never trained on.
     #[serde(skip)]
     pub benchmark: bool,
@@ -98,6 +101,24 @@ impl Task {
     pub fn instruction(&self) -> &str {
         let description = || self.descriptions.eval.first().or(self.descriptions.train.first());
         self.instruction.as_ref().or_else(description).map_or("", String::as_str)
+    }
+
+    /// What tasks over the same material, or of one generator, share.
+    ///
+    /// The task's own `family` where it has one, else the first part of its name (`lre` of `lre_company_hq`). Two
+    /// collections put unrelated data sets under one roof; there it is the part that follows: the data set in
+    /// `task003_mctaco_…` (Super-Natural-Instructions) and the task in `bb_arithmetic_addition` (BIG-bench).
+    pub fn family(&self) -> &str {
+        if let Some(family) = &self.family {
+            return family;
+        }
+        let (first, rest) = self.name.split_once('_').unwrap_or((&self.name, ""));
+        let number = first.strip_prefix("task").filter(|n| !n.is_empty());
+        let collection = first == "bb" || number.is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+        match rest.split('_').next() {
+            Some(second) if collection && !second.is_empty() => second,
+            _ => first,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub enum Condition {
     Own,
     /// The adapter of the first training description.
     OwnTrain,
-    /// The adapter of the evaluation description of a task of another family and kind.
+    /// The adapter of the evaluation description of a task of another family and kind, drawn once by the seed.
     Other,
     /// The adapter of a text that describes nothing.
     Random,
@@ -57,10 +57,7 @@ impl Condition {
             Self::Base => None,
             Self::Prompted | Self::Own => eval(task),
             Self::OwnTrain => task.descriptions.train.first().cloned(),
-            Self::Other => {
-                let candidates: Vec<&&Task> = pool.iter().filter(|t| unrelated(task, t)).collect();
-                candidates.choose(&mut rng).and_then(|t| eval(t))
-            }
+            Self::Other => unrelated(task, pool).choose(&mut rng).and_then(|t| eval(t)),
             Self::Random => Some(NONSENSE[rng.random_range(0..NONSENSE.len())].to_owned()),
         }
     }
@@ -76,16 +73,15 @@ pub(crate) fn stream(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Of another family and another kind.
-fn unrelated(task: &Task, other: &Task) -> bool {
-    family(task) != family(other) && task.kind != other.kind && task.name != other.name
-}
-
-/// Tasks over the same material share a family: the data set's name in `task123_NAME_…`, else the part before the
-/// first underscore.
-fn family(task: &Task) -> &str {
-    let mut parts = task.name.split('_');
-    let first = parts.next().unwrap_or("");
-    let numbered = first.strip_prefix("task").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    if numbered { parts.next().unwrap_or(first) } else { first }
+/// Tasks of another family and another kind. A pool that has none gives way on the kind first, then on the family, so
+/// that every task is compared with some other one wherever there is another.
+fn unrelated<'a>(task: &Task, pool: &[&'a Task]) -> Vec<&'a Task> {
+    let others = || pool.iter().copied().filter(|t| t.name != task.name);
+    let afar = |t: &&Task| t.family() != task.family();
+    let levels = [
+        others().filter(afar).filter(|t| t.kind != task.kind).collect::<Vec<_>>(),
+        others().filter(afar).collect(),
+        others().collect(),
+    ];
+    levels.into_iter().find(|level| !level.is_empty()).unwrap_or_default()
 }

@@ -30,17 +30,56 @@ pub fn exact_match(answer: &str, targets: &[String], case_sensitive: bool) -> bo
 ///
 /// assert!(numeric_match("The answer is 1,200.", &["1200".into()]));
 /// assert!(!numeric_match("3 or 4", &["3".into()]));
+/// assert!(!numeric_match("20001", &["20000".into()]));
 /// ```
 pub fn numeric_match(answer: &str, targets: &[String]) -> bool {
     let Some(found) = last_number(first_line(answer)) else { return false };
-    targets.iter().filter_map(|t| last_number(t)).any(|t| (found - t).abs() <= 1e-4 * t.abs().max(1.0))
+    targets.iter().filter_map(|t| last_number(t)).any(|t| (found - t).abs() <= 1e-4)
 }
 
+/// The last number of a text: digits with commas between groups of three, a fraction, an exponent. A minus belongs to
+/// it unless something that could be subtracted from stands before.
 fn last_number(text: &str) -> Option<f64> {
-    let text = text.replace(',', "");
-    let is_part = |c: char| c.is_ascii_digit() || c == '.' || c == '-';
-    let parts = text.split(|c: char| !is_part(c));
-    parts.filter_map(|part| part.trim_end_matches(['.', '-']).parse().ok()).next_back()
+    let chars: Vec<char> = text.chars().map(|c| if c == '\u{2212}' { '-' } else { c }).collect();
+    let digit = |i: usize| chars.get(i).is_some_and(char::is_ascii_digit);
+    let group = |i: usize| digit(i) && digit(i + 1) && digit(i + 2) && !digit(i + 3);
+    let (mut last, mut at) = (None, 0);
+    while at < chars.len() {
+        if !digit(at) && !(chars[at] == '.' && digit(at + 1)) {
+            at += 1;
+            continue;
+        }
+        let before = |n: usize| at.checked_sub(n).map(|i| chars[i]);
+        let minus = before(1) == Some('-') && !before(2).is_some_and(|c| c.is_alphanumeric() || c == ')');
+        let mut number = if minus { "-".to_owned() } else { String::new() };
+        while digit(at) || (chars.get(at) == Some(&',') && !number.is_empty() && group(at + 1)) {
+            if chars[at] != ',' {
+                number.push(chars[at]);
+            }
+            at += 1;
+        }
+        if chars.get(at) == Some(&'.') && digit(at + 1) {
+            number.push('.');
+            at += 1;
+            while digit(at) {
+                number.push(chars[at]);
+                at += 1;
+            }
+        }
+        if matches!(chars.get(at), Some('e' | 'E')) {
+            let sign = usize::from(matches!(chars.get(at + 1), Some('+' | '-')));
+            if digit(at + 1 + sign) {
+                number.extend(&chars[at..=at + sign]);
+                at += 1 + sign;
+                while digit(at) {
+                    number.push(chars[at]);
+                    at += 1;
+                }
+            }
+        }
+        last = number.parse().ok().filter(|n: &f64| n.is_finite()).or(last);
+    }
+    last
 }
 
 /// ROUGE-L F1 against the best of the references: lower-cased runs of `[a-z0-9]`, no stemming.

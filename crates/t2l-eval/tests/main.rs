@@ -1,8 +1,13 @@
 //! Metrics against cases worked out by hand, statistics by their properties, the report's shape.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
+use serde_json::json;
+use t2l_data::{Task, TaskSet};
 use t2l_eval::{
-    Condition, NONSENSE, Scores, bootstrap, exact_match, first_line, numeric_match, option_named, rouge_l, summarise, wilson,
+    Condition, NONSENSE, Scores, bootstrap, exact_match, first_line, numeric_match, option_named, rouge_l, summarise,
+    wilson,
 };
 
 fn strings(items: &[&str]) -> Vec<String> {
@@ -23,6 +28,13 @@ fn numbers_are_compared_as_numbers() {
     assert!(numeric_match("-7", &strings(&["-7.0"])));
     assert!(!numeric_match("no number here", &strings(&["1"])));
     assert!(!numeric_match("12", &strings(&["twelve"])));
+    // The tolerance does not grow with the number: one off is wrong however large it is.
+    assert!(!numeric_match("2000001", &strings(&["2000000"])));
+    assert!(numeric_match("0.33334", &strings(&["0.33333"])));
+    // A minus after a number is a subtraction or a range; the last number counts.
+    assert!(numeric_match("10-3", &strings(&["3"])) && numeric_match("x = -3", &strings(&["-3"])));
+    assert!(numeric_match("1.5e3", &strings(&["1500"])) && numeric_match("1, 2", &strings(&["2"])));
+    assert!(numeric_match("1,234,567", &strings(&["1234567"])) && numeric_match(".5", &strings(&["0.5"])));
 }
 
 #[test]
@@ -59,6 +71,56 @@ fn conditions_by_name() {
     }
     assert!(Condition::parse("best").expect_err("unknown").to_string().contains("base, prompted, own"));
     assert!(NONSENSE.iter().all(|n| !n.is_empty()));
+}
+
+fn task(name: &str, kind: &str) -> Task {
+    let record = json!({
+        "name": name, "file": "x.jsonl", "kind": kind, "descriptions": {"eval": [format!("about {name}")]},
+    });
+    serde_json::from_value(record).expect("a task")
+}
+
+#[test]
+fn other_is_of_another_family_and_kind_where_there_is_one() {
+    let tasks = [
+        task("bb_sums_small", "number"),
+        task("bb_sums_large", "choice"),
+        task("bb_films", "choice"),
+        task("bb_poems", "number"),
+        task("task012_sums_hard", "choice"),
+    ];
+    let pool: Vec<&Task> = tasks.iter().collect();
+    for seed in 0..20 {
+        let other = |task: &Task| Condition::Other.description(task, &pool, seed);
+        // Only the films are of another family (sums is shared across collections) and not a number.
+        assert_eq!(other(&tasks[0]).as_deref(), Some("about bb_films"));
+        assert_eq!(other(&tasks[0]), other(&tasks[0]), "drawn once");
+        assert_eq!(other(&tasks[4]).as_deref(), Some("about bb_poems"));
+    }
+    // Pools without such a task give way on the kind, then on the family; alone there is nothing to draw.
+    let draw = |pool: &[&Task]| Condition::Other.description(&tasks[1], pool, 1);
+    assert_eq!(draw(&[&tasks[1], &tasks[2], &tasks[4]]).as_deref(), Some("about bb_films"));
+    assert_eq!(draw(&[&tasks[1], &tasks[4]]).as_deref(), Some("about task012_sums_hard"));
+    assert_eq!(draw(&[&tasks[1]]), None);
+}
+
+/// On the real splits every task finds another of another family and kind, and the draws are spread.
+#[test]
+fn other_on_the_real_tasks() {
+    let Some(data) = t2l_testing::data() else { return };
+    let set = TaskSet::open(data).expect("opens");
+    for split in ["train", "unseen"] {
+        let Ok(tasks) = set.split(split) else { continue };
+        let mut drawn = BTreeSet::new();
+        for task in &tasks {
+            let text = Condition::Other.description(task, &tasks, 1).expect("another task");
+            let other = tasks.iter().find(|t| t.descriptions.eval.first() == Some(&text)).expect("from the pool");
+            assert!(other.family() != task.family() && other.kind != task.kind, "{} drew {}", task.name, other.name);
+            drawn.insert(text);
+        }
+        println!("{split}: {} tasks draw {} descriptions", tasks.len(), drawn.len());
+        assert!(drawn.len() * 3 > tasks.len());
+    }
 }
 
 fn scores(task: &str, condition: &str, metric: &str, values: &[f64]) -> Scores {
