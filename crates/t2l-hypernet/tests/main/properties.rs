@@ -1,13 +1,14 @@
 //! Whatever the shape: sizes of the factors, ΔW = s·B·A, a task alone and in company, a checkpoint's round trip.
 
+use burn::tensor::Tensor;
 use proptest::prelude::*;
-use t2l_core::{AdapterGenerator, AdapterLayout, LoraFactors, LoraScaling, TargetModule};
+use t2l_core::{AdapterGenerator, AdapterLayout, GenerateError, LoraFactors, LoraScaling, TargetModule};
 use t2l_hypernet::{
     Arch, Checkpoint, Conditioning, Dtype, Hypernet, HypernetConfig, Init, Offset, Target, TaskEncoder,
 };
 
 use crate::checkpoint::checkpoint;
-use crate::support::{device, embeddings, values};
+use crate::support::{device, embeddings, small, values};
 
 fn any_config() -> impl Strategy<Value = HypernetConfig> {
     let arch = prop_oneof![Just(Arch::L), Just(Arch::M), Just(Arch::S), Just(Arch::LA)];
@@ -75,6 +76,30 @@ fn same(what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (x, y) in found.iter().zip(expected) {
         assert!((x - y).abs() <= 1e-5 * largest, "{what}: {x} is not {y}, the largest is {largest}");
+    }
+}
+
+#[test]
+fn embeddings_that_do_not_fit_are_refused() {
+    let hypernet = Hypernet::new(small(Arch::S), Init::Reconstruction, 1, &device()).expect("fresh");
+    let error = hypernet.generate(embeddings(2, 7, 1)).expect_err("another encoder's embeddings");
+    assert_eq!(error, GenerateError::Width { expected: 5, found: 7 });
+    let none = Tensor::<2>::zeros([0, 5], &device());
+    assert_eq!(hypernet.generate(none.clone()).expect_err("no task"), GenerateError::NoTasks);
+    let chunks: Vec<_> = hypernet.generate_in_chunks(none, 0).collect();
+    assert!(matches!(chunks[..], [Err(GenerateError::NoTasks)]));
+}
+
+#[test]
+fn without_conditioning_all_adapters_are_one() {
+    let config = HypernetConfig { conditioning: Conditioning::None, embedding: 0, ..small(Arch::M) };
+    let hypernet = Hypernet::new(config, Init::Reconstruction, 1, &device()).expect("fresh");
+    let factors = hypernet.generate(embeddings(3, 1, 1)).expect("adapters");
+    for m in &factors.modules {
+        assert_eq!((m.a.dims()[0], m.b.dims()[0]), (3, 3));
+        let a = values(m.a.clone());
+        let (first, rest) = a.split_at(a.len() / 3);
+        assert!(rest.chunks(first.len()).all(|other| other == first));
     }
 }
 

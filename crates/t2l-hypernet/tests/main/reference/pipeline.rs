@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use t2l_core::AdapterGenerator;
+use t2l_core::{AdapterGenerator, TargetModule};
 use t2l_testing::{Cases, assert_close, fixtures, json};
 
 use crate::support::{file, load_state, matrix, reference_config, values};
@@ -35,7 +35,8 @@ fn check(case: &Path) {
     for task in 0..factors.tasks() {
         for (layer, module, weights) in factors.adapter(task, "").expect("task").iter() {
             for (factor, found) in [("A", values(weights.a.clone())), ("B", values(weights.b.clone()))] {
-                let end = format!(".layers.{layer}.self_attn.{module}.lora_{factor}.weight");
+                let block = TargetModule::block(module);
+                let end = format!(".layers.{layer}.{block}.{module}.lora_{factor}.weight");
                 let start = format!("task{task}.");
                 let fits = |key: &str| key.starts_with(&start) && key.ends_with(&end);
                 let expected = sums.iter().find(|(key, _)| fits(key)).expect("a sum").1;
