@@ -70,7 +70,7 @@ pub enum BackboneError {
         /// The limit.
         limit: usize,
     },
-    /// An empty prompt or batch.
+    /// An empty prompt or batch, or parts of one that do not belong together.
     #[error("{0}")]
     Prompt(String),
 }

@@ -52,7 +52,7 @@ impl Decoder {
         let most = (0..rows).map(limit).max().unwrap_or(0);
         // A single row needs no padding; several are padded on the left, to a multiple of 8.
         let width = if rows == 1 { longest } else { longest.next_multiple_of(8) };
-        let capacity = width + most;
+        let capacity = width.saturating_add(most);
         if capacity > self.config().max_positions {
             return Err(BackboneError::TooLong { tokens: capacity, limit: self.config().max_positions });
         }

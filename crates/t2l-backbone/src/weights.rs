@@ -64,7 +64,8 @@ impl Weights {
         Ok(Self::Safetensors { shards, places, folder: folder.to_owned() })
     }
 
-    fn path(&self) -> &Path {
+    /// Where the weights come from, for errors.
+    pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Safetensors { folder, .. } => folder,
             Self::Gguf(file, _) => file.path(),

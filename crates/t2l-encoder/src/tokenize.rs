@@ -52,7 +52,8 @@ impl TextTokenizer {
             return Err(EncoderError::tokenizer(&path, reason));
         }
         tokenizer.with_padding(None).with_truncation(None).map_err(|e| EncoderError::tokenizer(&path, e))?;
-        let special = encode(&tokenizer, "").map_err(|e| EncoderError::tokenizer(&path, e))?.get_ids().len();
+        let special = encode(&tokenizer, "", vocab_size).map_err(|e| EncoderError::tokenizer(&path, e))?;
+        let special = special.get_ids().len();
         if max_seq_length <= special {
             let reason = format!("{special} special tokens leave no room in max_seq_length {max_seq_length}");
             return Err(EncoderError::tokenizer(&path, reason));
@@ -71,23 +72,24 @@ impl TextTokenizer {
         } else {
             text
         };
-        let encoding = encode(&self.tokenizer, text)?;
+        let encoding = encode(&self.tokenizer, text, self.vocab_size)?;
         if encoding.get_ids().is_empty() {
             return Err("no token in it".into());
-        }
-        if let Some(id) = encoding.get_ids().iter().find(|&&id| id as usize >= self.vocab_size) {
-            return Err(format!("the tokenizer gives id {id}, the model has {} rows", self.vocab_size));
         }
         Ok(Tokens { ids: encoding.get_ids().to_vec(), truncated: !encoding.get_overflowing().is_empty() })
     }
 }
 
-/// Some descriptions of a tokenizer that parse make the library panic when used, for example a template that names a
-/// special token it does not define.
-fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Encoding, String> {
-    catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(text, true)))
+/// Tokenises, special tokens included. Some descriptions of a tokenizer that parse give ids its own vocabulary lacks, or
+/// make the library panic when used: a template that names a special token it does not define, for example.
+fn encode(tokenizer: &Tokenizer, text: &str, vocab_size: usize) -> Result<Encoding, String> {
+    let encoding = catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(text, true)))
         .map_err(|_| "it cannot be used as it stands".to_owned())?
-        .map_err(|e| e.to_string())
+        .map_err(|e| e.to_string())?;
+    match encoding.get_ids().iter().find(|&&id| id as usize >= vocab_size) {
+        Some(id) => Err(format!("it gives id {id}, the model has {vocab_size} rows")),
+        None => Ok(encoding),
+    }
 }
 
 /// BERT's own tokenizer: clean, split at white space and punctuation, greedy WordPiece, `[CLS] … [SEP]`.

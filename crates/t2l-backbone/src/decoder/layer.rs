@@ -224,6 +224,9 @@ impl Layer {
         }
         let gated = match config.activation {
             Activation::Silu => ops::silu_gate(gate_up),
+            Activation::Gelu => {
+                activation::gelu(gate_up.clone().narrow(2, 0, width)).mul(gate_up.narrow(2, width, width))
+            }
             Activation::GeluTanh => {
                 activation::gelu_approximate(gate_up.clone().narrow(2, 0, width)).mul(gate_up.narrow(2, width, width))
             }

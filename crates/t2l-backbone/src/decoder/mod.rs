@@ -140,7 +140,7 @@ impl Decoder {
     /// nothing: no real token sees it. With a cache the tokens follow those it holds.
     ///
     /// # Errors
-    /// Adapters that do not fit, or more tokens than the cache holds.
+    /// Adapters that do not fit, starts for another number of rows, a cache of another shape or without room.
     pub fn hidden(
         &self,
         embeddings: Tensor<3>,
@@ -194,8 +194,14 @@ impl Decoder {
             adapters.check(batch, &all)?;
         }
         let past = cache.as_ref().map_or(0, |c| c.len());
-        if let Some(cache) = cache.as_ref().filter(|c| past + tokens > c.capacity()) {
-            return Err(BackboneError::TooLong { tokens: past + tokens, limit: cache.capacity() });
+        if let Some(cache) = &cache {
+            if !cache.suits(&self.config) || cache.rows() != batch {
+                let reason = format!("a cache of {} rows, or of another model, for {batch} rows", cache.rows());
+                return Err(BackboneError::Prompt(reason));
+            }
+            if past + tokens > cache.capacity() {
+                return Err(BackboneError::TooLong { tokens: past + tokens, limit: cache.capacity() });
+            }
         }
         let rotations = Rotations::new(&self.config, starts, past, tokens, &self.device());
         let mut stream = embeddings;

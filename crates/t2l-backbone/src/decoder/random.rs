@@ -12,9 +12,10 @@ impl Decoder {
     /// A decoder of the given shape whose weights are drawn from a seed: uniform with variance `1 / fan-in`, norms near 1.
     ///
     /// # Errors
-    /// None in practice: random weights always fit.
+    /// A shape that no decoder can have.
     pub fn random(config: DecoderConfig, seed: u64, device: &Device) -> Result<Self, BackboneError> {
-        Self::from_weights(config, &Weights::Random(seed), device)
+        let weights = Weights::Random(seed);
+        Self::from_weights(config.checked(weights.path())?, &weights, device)
     }
 }
 

@@ -36,8 +36,8 @@ impl Rotations {
             let (cos, sin): (Tensor<3>, Tensor<3>) = (tensor(cos), tensor(sin));
             if *device == inner { (cos, sin) } else { (Tensor::from_inner(cos), Tensor::from_inner(sin)) }
         };
-        let global = table(frequencies(config.rope_theta, config.head_dim, config.rope_scaling));
-        let local = config.rope_local_theta.map(|theta| table(frequencies(theta, config.head_dim, RopeScaling::None)));
+        let global = table(frequencies(config.rope_theta, config.head_dim, &config.rope_scaling));
+        let local = config.rope_local_theta.map(|theta| table(frequencies(theta, config.head_dim, &RopeScaling::None)));
         Self { global, local }
     }
 
@@ -47,11 +47,12 @@ impl Rotations {
     }
 }
 
-fn frequencies(theta: f64, head_dim: usize, scaling: RopeScaling) -> Vec<f64> {
+fn frequencies(theta: f64, head_dim: usize, scaling: &RopeScaling) -> Vec<f64> {
     let plain = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64));
     match scaling {
         RopeScaling::None => plain.collect(),
         RopeScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
+        RopeScaling::Divisors(divisors) => plain.zip(divisors).map(|(f, &d)| f / f64::from(d)).collect(),
         RopeScaling::Llama3 { factor, low, high, original } => plain
             .map(|f| {
                 let wavelength = 2.0 * PI / f;

@@ -26,7 +26,13 @@ fn compare(what: &str, found: &[f32], expected: &Stored, mask: &[Vec<i64>]) {
     for (i, &real) in mask.concat().iter().enumerate() {
         if real == 1 {
             let place = i * width..(i + 1) * width;
-            assert_close(&format!("{what}, position {i}"), &found[place.clone()], &expected.values[place], TOLERANCE, TOLERANCE);
+            assert_close(
+                &format!("{what}, position {i}"),
+                &found[place.clone()],
+                &expected.values[place],
+                TOLERANCE,
+                TOLERANCE,
+            );
         }
     }
 }
@@ -52,7 +58,13 @@ fn reference_families() {
         let states = decoder.hidden_states(decoder.embed(ids(&first, &device)), &[0], &one).expect("runs");
         for (i, state) in states.iter().enumerate() {
             if let Some(expected) = io.get(&format!("row0.hidden_states.{i}")) {
-                assert_close(&format!("{name}: stream {i}"), &values(state.clone()), &expected.values, TOLERANCE, TOLERANCE);
+                assert_close(
+                    &format!("{name}: stream {i}"),
+                    &values(state.clone()),
+                    &expected.values,
+                    TOLERANCE,
+                    TOLERANCE,
+                );
             }
         }
         let prompt: Vec<u32> = tokens[0].iter().map(|&t| t as u32).collect();
@@ -73,7 +85,13 @@ fn reference_families() {
                 }
             }
         }
-        assert_close(&format!("{name}: loss"), &[(total / f64::from(count)) as f32], &io["labels_loss_real"].values, 1e-4, 1e-4);
+        assert_close(
+            &format!("{name}: loss"),
+            &[(total / f64::from(count)) as f32],
+            &io["labels_loss_real"].values,
+            1e-4,
+            1e-4,
+        );
         Ok(())
     });
 }
@@ -90,7 +108,8 @@ fn reference_adapters() {
             let adapter = peft::load(folder, &device).unwrap_or_else(|e| panic!("{e}"));
             let worn = vec![Some(0); tokens.len()];
             let adapters = AdapterBatch::from_adapters(&[&adapter], &worn, &device).expect("fits");
-            let hidden = decoder.hidden(decoder.embed(ids(&tokens, &device)), &starts(&mask), None, &adapters).expect("runs");
+            let hidden =
+                decoder.hidden(decoder.embed(ids(&tokens, &device)), &starts(&mask), None, &adapters).expect("runs");
             let expected = &tensors(&folder.join("logits.safetensors"))["logits"];
             compare(&folder.display().to_string(), &values(decoder.logits(hidden)), expected, &mask);
             Ok(())
@@ -107,7 +126,8 @@ fn reference_per_row_adapters() {
         let decoder = load(case)?;
         let folder = case.join("per_sample");
         let io = tensors(&folder.join("io.safetensors"));
-        let adapters = ["a0", "a1", "a2"].map(|a| peft::load(&folder.join(a), &device).unwrap_or_else(|e| panic!("{e}")));
+        let adapters =
+            ["a0", "a1", "a2"].map(|a| peft::load(&folder.join(a), &device).unwrap_or_else(|e| panic!("{e}")));
         let adapters: Vec<_> = adapters.iter().collect();
         let batch = AdapterBatch::from_adapters(&adapters, &[Some(0), Some(1), Some(2), None], &device).expect("fits");
         let (tokens, mask) = (rows(&io["input_ids"]), rows(&io["attention_mask"]));

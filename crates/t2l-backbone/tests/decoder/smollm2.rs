@@ -45,7 +45,8 @@ fn reference_smollm2_logits() {
     let mut count = 0;
     while let Some(prompt) = stored.get(&format!("p{count}.input_ids")) {
         let prompt = vec![prompt.i64()];
-        let hidden = decoder.hidden(decoder.embed(ids(&prompt, &device)), &[0], None, &AdapterBatch::none(1)).expect("runs");
+        let hidden =
+            decoder.hidden(decoder.embed(ids(&prompt, &device)), &[0], None, &AdapterBatch::none(1)).expect("runs");
         let last = values(decoder.logits(hidden.narrow(1, prompt[0].len() - 1, 1)));
         let at = |name: &str| &stored[&format!("p{count}.{name}")];
         let found: Vec<f32> = at("top50_ids").i64().iter().map(|&i| last[i as usize]).collect();

@@ -1,0 +1,7 @@
+//! Reference cases, hostile files, and batching on small random models.
+
+mod batching;
+mod hostile;
+mod reference;
+mod table;
+mod tiny;
