@@ -54,6 +54,14 @@ fn smooth(points: &[(f64, f64)], window: usize) -> Vec<(f64, f64)> {
         .collect()
 }
 
+/// Top of a panel: the largest value, unless a few outliers would flatten everything else.
+fn ceiling(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let most = values.get(values.len() * 99 / 100).or(values.last()).copied().unwrap_or(1.0);
+    let largest = values.last().copied().unwrap_or(1.0);
+    if largest > 3.0 * most.abs() { 1.5 * most.abs() } else { largest }
+}
+
 fn draw(svg: &mut String, panels: &[(&str, Vec<Curve>)]) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::with_string(svg, (1100, 760)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -61,7 +69,7 @@ fn draw(svg: &mut String, panels: &[(&str, Vec<Curve>)]) -> Result<(), Box<dyn s
         let points = || curves.iter().flat_map(|c| &c.1);
         let Some(last) = points().map(|p| p.0).reduce(f64::max) else { continue };
         let low = points().map(|p| p.1).fold(f64::INFINITY, f64::min);
-        let high = points().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
+        let high = ceiling(points().map(|p| p.1).collect());
         let margin = ((high - low) * 0.05).max(1e-9);
         let mut chart = ChartBuilder::on(area)
             .caption(title, ("sans-serif", 18))
@@ -78,7 +86,10 @@ fn draw(svg: &mut String, panels: &[(&str, Vec<Curve>)]) -> Result<(), Box<dyn s
         let raw_first = curves.len() == 2 && curves[0].0 == "each step";
         for (i, (name, points)) in curves.iter().enumerate() {
             let colour = if raw_first && i == 0 { RGBColor(200, 205, 215) } else { colour(i) };
-            let line = chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
+            // A few points, as validation has, are marked: a single one makes no line.
+            let size = if points.len() < 40 { 3 } else { 0 };
+            let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(size);
+            let line = chart.draw_series(line)?;
             if !name.is_empty() {
                 line.label(name.clone())
                     .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
