@@ -133,7 +133,7 @@ mod tests {
             assert_eq!(k.to_data(), expected.to_data());
             assert_eq!(v.to_data(), expected.neg().to_data());
         }
-        assert_eq!(cache.len(), 6 * FIRST + 8);
+        assert_eq!(cache.len(), 6 * FIRST + 9);
     }
 
     #[test]
