@@ -38,7 +38,7 @@ pub struct Draw {
 /// The hierarchical sampler of the published code, with batches bucketed by length.
 ///
 /// An epoch is one pass over shuffled tasks, `tasks_per_step` at a time; a short rest is dropped. The batches of a
-/// window are drawn as the plain sampler would, then the tasks of the whole window are sorted by length and dealt
+/// window (`bucket_window` of them, somewhat more where the epoch does not divide) are drawn as the plain sampler would, then the tasks of the whole window are sorted by length and dealt
 /// again, so that padding is small; their order is shuffled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampler {
@@ -96,16 +96,15 @@ impl Sampler {
     fn fill_window(&mut self, corpus: &Corpus) {
         let mut groups: Vec<Vec<Draw>> = Vec::new();
         let per_step = self.config.tasks_per_step.min(corpus.tasks()).max(1);
-        for _ in 0..self.config.bucket_window.max(1) {
-            if self.state.tasks.len() < per_step {
-                // A window ends with its epoch, so that no task stands twice in it.
-                if !groups.is_empty() {
-                    break;
-                }
-                let mut all: Vec<usize> = (0..corpus.tasks()).collect();
-                all.shuffle(&mut self.state.rng);
-                self.state.tasks = all.into();
-            }
+        if self.state.tasks.len() < per_step {
+            let mut all: Vec<usize> = (0..corpus.tasks()).collect();
+            all.shuffle(&mut self.state.rng);
+            self.state.tasks = all.into();
+        }
+        // An epoch is cut into windows of about the same size, so that no task stands twice in one and none is short.
+        let batches_left = self.state.tasks.len() / per_step;
+        let windows_left = (batches_left / self.config.bucket_window.max(1)).max(1);
+        for _ in 0..batches_left.div_ceil(windows_left) {
             let tasks: Vec<usize> = self.state.tasks.drain(..per_step).collect();
             groups.extend(tasks.into_iter().map(|task| self.points(corpus, task)));
         }

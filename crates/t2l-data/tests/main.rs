@@ -108,7 +108,7 @@ fn sampler_on_the_real_tasks() {
     let (Some(data), Some((tokenizer, chat))) = (t2l_testing::data(), smollm2()) else { return };
     let renderer = PromptRenderer::new(&tokenizer, &chat).expect("renders");
     let set = TaskSet::open(data).expect("opens");
-    let tasks = set.split("train_core").expect("split");
+    let tasks = set.split("train").expect("split");
     let corpus = Corpus::build(&set, &tasks, &renderer, 128).expect("builds");
     let config = SamplerConfig { tasks_per_step: 8, points_per_task: 1, input_share: 0.5, bucket_window: 8 };
     let mut sampler = Sampler::new(config.clone(), 3);
