@@ -48,8 +48,9 @@ fn constant<const D: usize>(like: &Tensor<3>, x: &Tensor<D>) -> Tensor<D> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
+    // Narrower rows have gradients that are nothing but cancellation: for a width of 1 the norm is a constant.
     #[test]
-    fn rms_norm(batch in 1usize..4, tokens in 1usize..9, width in 1usize..70) {
+    fn rms_norm(batch in 1usize..4, tokens in 1usize..9, width in 4usize..70) {
         let weight = random([width]);
         compare(
             [random([batch, tokens, width])],
