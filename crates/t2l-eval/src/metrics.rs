@@ -45,7 +45,7 @@ fn last_number(text: &str) -> Option<f64> {
     let group = |i: usize| digit(i) && digit(i + 1) && digit(i + 2) && !digit(i + 3);
     let (mut last, mut at) = (None, 0);
     while at < chars.len() {
-        if !digit(at) && !(chars[at] == '.' && digit(at + 1)) {
+        if !(digit(at) || chars[at] == '.' && digit(at + 1)) {
             at += 1;
             continue;
         }
