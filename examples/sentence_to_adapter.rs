@@ -6,11 +6,11 @@ use t2l::prelude::*;
 
 fn main() -> Result<(), Error> {
     let t2l = TextToLora::builder().device("cpu").build()?;
-    let description = "Given a word, return the word that means the opposite.";
+    let description = "Give the superlative form of the adjective.";
     let generated = t2l.generate(&[description])?;
 
     // Files that PEFT, vLLM and SGLang load.
-    let folder = std::env::temp_dir().join("t2l-antonym-adapter");
+    let folder = std::env::temp_dir().join("t2l-superlative-adapter");
     if !folder.exists() {
         generated.adapter(0).save(&folder)?;
     }
@@ -18,7 +18,7 @@ fn main() -> Result<(), Error> {
 
     // The base model with and without it.
     let model = t2l.base_model(None, &mut ())?;
-    let answers = Question::new("hot").answer(&model, &generated.factors)?;
+    let answers = Question::new("tall").answer(&model, &generated.factors)?;
     println!("base:    {}", answers.base);
     println!("adapted: {}", answers.adapted);
     Ok(())

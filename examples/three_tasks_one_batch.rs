@@ -8,16 +8,16 @@ use t2l::prelude::*;
 fn main() -> Result<(), Error> {
     let t2l = TextToLora::builder().build()?;
     let generated = t2l.generate(&[
-        "Given a word, return the word that means the opposite.",
-        "Translate the given English word into French.",
-        "Write the given word in capital letters.",
+        "Give the superlative form of the adjective.",
+        "You are asked to return the first letter of the word. From a word, provide one letter.",
+        "You are asked to negate the statement. From a factual statement, provide the negated statement.",
     ])?;
     let model = t2l.base_model(None, &mut ())?;
 
     // Row by row: which of the three adapters, or none.
     let wears = [Some(0), Some(1), Some(2), None];
     let adapters = AdapterBatch::select_factors(&generated.factors, &wears)?;
-    let prompt = PromptRenderer::new(&model.tokenizer, &model.chat)?.prompt("happy")?;
+    let prompt = PromptRenderer::new(&model.tokenizer, &model.chat)?.prompt("tall")?;
     let options = model.until_end_of_turn(vec![16], Sampling::GREEDY);
     let answers = model.decoder.generate(&vec![prompt; wears.len()], &adapters, &options, |_, _| ())?;
     for (worn, answer) in wears.iter().zip(&answers) {
