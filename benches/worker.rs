@@ -61,7 +61,8 @@ impl Worker {
         if self.training.is_none() {
             let decoder = self.model()?.decoder.clone();
             let layout = decoder.layout("base", &["q_proj", "v_proj"])?;
-            let hypernet = Hypernet::new(config(Arch::L, layout, 384), Init::Ours, 0, &device)?;
+            let settings = HypernetConfig { offset: Offset::Trainable, ..config(Arch::L, layout, 384) };
+            let hypernet = Hypernet::new(settings, Init::Ours, 0, &device)?;
             self.training = Some((decoder.for_training(), hypernet));
         }
         let (decoder, hypernet) = self.training.as_ref().ok_or("no model")?;
