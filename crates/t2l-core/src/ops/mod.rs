@@ -39,6 +39,10 @@ impl AttentionMask {
 ///
 /// `x`: `[batch, tokens, in]`, `weight`: `[out, in]`; gives `[batch, tokens, out]`.
 pub fn linear(x: Tensor<3>, weight: &Tensor<2>) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if let Some(out) = flex::linear::linear(&x, weight) {
+        return out;
+    }
     composed::linear(x, weight)
 }
 

@@ -48,6 +48,20 @@ fn constant<const D: usize>(like: &Tensor<3>, x: &Tensor<D>) -> Tensor<D> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
+    #[test]
+    fn linear(batch in 1usize..5, tokens in 1usize..6, input in 1usize..150, output in 1usize..200) {
+        let weight = random([output, input]);
+        compare(
+            [random([batch, tokens, input])],
+            |[x]| super::linear(x.clone(), &constant(x, &weight)),
+            |[x]| composed::linear(x.clone(), &constant(x, &weight)),
+        );
+        // A view with other strides, on both sides.
+        let x = random([tokens, batch, input]).swap_dims(0, 1);
+        let weight = random([input, output]).transpose();
+        close(&super::linear(x.clone(), &weight), &composed::linear(x, &weight), "strided");
+    }
+
     // Narrower rows have gradients that are nothing but cancellation: for a width of 1 the norm is a constant.
     #[test]
     fn rms_norm(batch in 1usize..4, tokens in 1usize..9, width in 4usize..70) {

@@ -6,6 +6,7 @@
 pub(super) mod adamw;
 pub(super) mod attention;
 pub(super) mod gate;
+pub(super) mod linear;
 pub(super) mod low_rank;
 mod math;
 mod matrix;
