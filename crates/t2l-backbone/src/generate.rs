@@ -74,11 +74,13 @@ impl Decoder {
             let logits: Vec<f32> = logits.iter().collect();
             let mut chosen = Vec::with_capacity(rows);
             for (row, logits) in logits.chunks_exact(vocabulary).enumerate() {
-                let token = sampler.pick(row, logits);
-                chosen.push(token as i32);
                 if done[row] {
+                    // Whatever a finished row goes on with is not looked at.
+                    chosen.push(0);
                     continue;
                 }
+                let token = sampler.pick(row, logits);
+                chosen.push(token as i32);
                 if options.stops.contains(&token) {
                     answers[row].stopped = true;
                     done[row] = true;

@@ -45,19 +45,24 @@ impl Sampler {
         let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let weight = |&x: &f32| (f64::from(x - peak) / temperature).exp();
         let mut order: Vec<(usize, f64)> = logits.iter().map(weight).enumerate().collect();
-        order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let total: f64 = order.iter().map(|o| o.1).sum();
-        // Keep tokens until their share reaches top_p: the one that crosses it stays.
-        let mut kept = 0.0;
-        let count = order.iter().position(|o| {
-            kept += o.1;
-            kept >= top_p * total
-        });
-        order.truncate(count.map_or(order.len(), |i| i + 1));
+        if top_p < 1.0 {
+            // All tokens below this together fall short of what top_p leaves out: they need not be sorted.
+            let least = (1.0 - top_p) * total / order.len() as f64;
+            order.retain(|o| o.1 >= least);
+            order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            // Keep tokens until their share reaches top_p: the one that crosses it stays.
+            let mut kept = 0.0;
+            let count = order.iter().position(|o| {
+                kept += o.1;
+                kept >= top_p * total
+            });
+            order.truncate(count.map_or(order.len(), |i| i + 1));
+        }
         let mut left = self.rows[row].random::<f64>() * order.iter().map(|o| o.1).sum::<f64>();
         for (token, weight) in &order {
             left -= weight;
-            if left <= 0.0 {
+            if left < 0.0 {
                 return *token as u32;
             }
         }
@@ -95,6 +100,39 @@ mod tests {
         assert!(draws.contains(&0) && draws.contains(&1) && !draws.contains(&2));
         let first = draws.iter().filter(|&&t| t == 0).count() as f64 / 400.0;
         assert!((first - 0.625).abs() < 0.1, "{first}");
+    }
+
+    #[test]
+    fn draws_follow_the_softmax_at_a_temperature() {
+        let logits = [1.0f32, -2.0, 0.5, f32::NEG_INFINITY, 3.0];
+        let (temperature, count) = (1.7, 20_000);
+        let mut sampler = Sampler::new(Sampling { temperature, top_p: 1.0, seed: 3 }, 1);
+        let mut seen = [0.0; 5];
+        (0..count).for_each(|_| seen[sampler.pick(0, &logits) as usize] += 1.0 / f64::from(count));
+        let weights = logits.map(|x| (f64::from(x) / temperature).exp());
+        let total: f64 = weights.iter().sum();
+        for (seen, weight) in seen.iter().zip(weights) {
+            assert!((seen - weight / total).abs() < 0.015, "{seen} is not {}", weight / total);
+        }
+        assert_eq!(seen[3], 0.0);
+    }
+
+    #[test]
+    fn a_top_p_of_nothing_leaves_the_likeliest() {
+        let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 0.0, seed: 3 }, 1);
+        assert!((0..50).all(|_| sampler.pick(0, &[0.0, 0.1, 0.3, 0.2]) == 2));
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_still_give_a_token() {
+        for temperature in [0.0, 1.0, f64::NAN, f64::INFINITY, 1e-300] {
+            for top_p in [0.0, 0.5, 1.0, f64::NAN] {
+                let mut sampler = Sampler::new(Sampling { temperature, top_p, seed: 0 }, 1);
+                for logits in [[f32::NAN; 3], [f32::NEG_INFINITY; 3], [f32::INFINITY, 0.0, f32::NAN]] {
+                    assert!(sampler.pick(0, &logits) < 3);
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
-//! The decoder against transformers and PEFT, on tiny models of every family and on SmolLM2.
+//! The decoder against transformers and PEFT, on tiny models of every family and on SmolLM2; then properties of models
+//! made here, and files and requests that are refused.
 
 mod families;
+mod hostile;
+mod properties;
 mod smollm2;
+mod tiny;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use t2l_backbone::{Decoder, GenerateOptions, Sampling};
