@@ -25,13 +25,17 @@ impl Corpus {
     /// Tokenises the training examples of the given tasks in both prompt modes.
     ///
     /// # Errors
-    /// A benchmark among the tasks, a task without examples or training descriptions, files that cannot be read.
+    /// No task at all, a benchmark among the tasks, a task without examples or training descriptions, files that cannot be read.
     pub fn build(
         set: &TaskSet,
         tasks: &[&Task],
         renderer: &PromptRenderer<'_>,
         max_tokens: usize,
     ) -> Result<Self, DataError> {
+        if tasks.is_empty() {
+            let reason = "there is no task to train on".to_owned();
+            return Err(DataError::Format { path: set.folder().to_owned(), reason });
+        }
         let build = |task: &&Task| -> Result<CorpusTask, DataError> {
             if task.benchmark {
                 return Err(DataError::Benchmark { name: task.name.clone() });

@@ -16,6 +16,16 @@ pub enum PromptMode {
     Definition,
 }
 
+impl PromptMode {
+    /// Its name, as files and commands spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Definition => "definition",
+        }
+    }
+}
+
 /// The user's turn: an instruction if there is one, the input, the options if they are shown.
 ///
 /// ```
@@ -71,20 +81,33 @@ pub struct PromptRenderer<'a> {
 impl<'a> PromptRenderer<'a> {
     /// A renderer for one base model.
     ///
+    /// What ends an answer is read off the template: whatever it writes after one, in tokens, or the tokenizer's
+    /// end-of-sequence token where it writes nothing.
+    ///
     /// # Errors
-    /// A chat template that cannot render a plain exchange.
+    /// A chat template that cannot render a plain exchange, or with which an answer has no end.
     pub fn new(tokenizer: &'a ModelTokenizer, chat: &'a ChatTemplate) -> Result<Self, DataError> {
         let wrong = |reason: String| DataError::Render { task: String::new(), reason };
-        let asked = [Message::user("A")];
-        let answered = [Message::user("A"), Message::assistant("B")];
-        let front = chat.render_bare(&asked, true).map_err(|e| wrong(e.to_string()))?;
+        // A word that no template writes on its own, so that its place is the answer's.
+        const ANSWER: &str = "An-answer.";
+        let answered = [Message::user("A"), Message::assistant(ANSWER)];
         let whole = chat.render_bare(&answered, false).map_err(|e| wrong(e.to_string()))?;
-        let end = whole
-            .strip_prefix(&front)
-            .and_then(|answer| answer.trim_start().strip_prefix('B'))
-            .ok_or_else(|| wrong("the chat template does not write an answer after its generation prompt".into()))?;
-        let end_of_turn = tokenizer.encode(end.trim_end()).map_err(|e| wrong(e.to_string()))?;
+        let (_, end) = whole
+            .rsplit_once(ANSWER)
+            .ok_or_else(|| wrong("the chat template leaves the model's answer out of a conversation".into()))?;
+        let mut end_of_turn = tokenizer.encode(end.trim_end()).map_err(|e| wrong(e.to_string()))?;
+        if end_of_turn.is_empty() {
+            end_of_turn.extend(tokenizer.eos());
+        }
+        if end_of_turn.is_empty() {
+            return Err(wrong("neither the chat template nor the tokenizer says what ends an answer".into()));
+        }
         Ok(Self { tokenizer, chat, end_of_turn })
+    }
+
+    /// The tokens that end an answer; there is at least one.
+    pub fn end_of_turn(&self) -> &[u32] {
+        &self.end_of_turn
     }
 
     /// Tokens of the prompt for one user turn, up to where the model answers. No system turn.

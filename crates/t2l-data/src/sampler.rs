@@ -85,7 +85,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// The next batch. The corpus must have at least one task.
+    /// The next batch. A corpus always has a task, so it is never empty.
     pub fn next_batch(&mut self, corpus: &Corpus) -> Vec<Draw> {
         if self.state.ready.is_empty() {
             self.fill_window(corpus);
@@ -124,7 +124,11 @@ impl Sampler {
             task,
             example: rng.random_range(0..corpus.examples_of(task)),
             description: rng.random_range(0..corpus.descriptions_of(task)),
-            mode: if rng.random_bool(self.config.input_share) { PromptMode::Input } else { PromptMode::Definition },
+            mode: if rng.random_bool(self.config.input_share.clamp(0.0, 1.0)) {
+                PromptMode::Input
+            } else {
+                PromptMode::Definition
+            },
         };
         (0..self.config.points_per_task.max(1)).map(draw).collect()
     }

@@ -134,11 +134,25 @@ pub enum Part {
     Dev,
     /// A benchmark's test items.
     Test,
-    /// All of them.
+    /// All that the task's file holds.
     All,
 }
 
 impl Part {
+    /// Every part.
+    pub const ALL: [Self; 5] = [Self::Train, Self::Valid, Self::Dev, Self::Test, Self::All];
+
+    /// Its name, as files and commands spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+            Self::Dev => "dev",
+            Self::Test => "test",
+            Self::All => "all",
+        }
+    }
+
     fn holds(self, split: Option<&str>) -> bool {
         match self {
             Self::All => true,
@@ -180,14 +194,19 @@ struct Line {
 
 impl Line {
     fn example(self) -> Result<Example, String> {
-        let target = match (self.target, self.answer) {
-            (Some(target), _) => target,
-            (None, Some(i)) => {
-                self.choices.get(i).cloned().ok_or_else(|| format!("answer {i} of {} choices", self.choices.len()))?
+        let chosen = match self.answer {
+            None => None,
+            Some(i) => {
+                let wrong = || format!("answer {i} of {} choices", self.choices.len());
+                Some(self.choices.get(i).cloned().ok_or_else(wrong)?)
             }
-            (None, None) => return Err("has neither target nor answer".into()),
         };
-        let targets = if self.targets.is_empty() { vec![target.clone()] } else { self.targets };
+        let mut targets = self.targets;
+        let target = self.target.or(chosen).or_else(|| targets.first().cloned());
+        let target = target.ok_or("has neither target nor answer")?;
+        if !targets.contains(&target) {
+            targets.insert(0, target.clone());
+        }
         Ok(Example { input: self.input, target, targets, choices: self.choices, answer: self.answer })
     }
 }
@@ -268,7 +287,14 @@ impl TaskSet {
             kind: "split",
             name: name.to_owned(),
         })?;
-        list.iter().filter_map(serde_json::Value::as_str).map(|task| self.find(task)).collect()
+        let name_of = |value: &serde_json::Value| match value.as_str() {
+            Some(task) => self.find(task),
+            None => {
+                let reason = format!("split {name:?} holds {value}, which is no task's name");
+                Err(DataError::Format { path: self.folder.join("splits.json"), reason })
+            }
+        };
+        list.iter().map(name_of).collect()
     }
 
     fn missing(&self, kind: &'static str, name: &str) -> DataError {
@@ -289,11 +315,14 @@ impl TaskSet {
         let mut examples = Vec::new();
         let file = File::open(&path).map_err(DataError::io(&path))?;
         for (i, line) in BufReader::new(file).lines().enumerate() {
-            let line = line.map_err(DataError::io(&path))?;
+            let wrong = |reason: String| DataError::Example { path: path.clone(), line: i + 1, reason };
+            let line = line.map_err(|source| match source.kind() {
+                std::io::ErrorKind::InvalidData => wrong("is not UTF-8".into()),
+                _ => DataError::Io { path: path.clone(), source },
+            })?;
             if line.trim().is_empty() {
                 continue;
             }
-            let wrong = |reason: String| DataError::Example { path: path.clone(), line: i + 1, reason };
             let line: Line = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
             if part.holds(line.split.as_deref()) {
                 examples.push(line.example().map_err(wrong)?);
@@ -317,6 +346,9 @@ fn check_tasks(tasks: &[Task], path: &Path) -> Result<(), DataError> {
         }
         if task.descriptions.train.is_empty() && task.descriptions.eval.is_empty() {
             return Err(wrong(format!("task {:?} has no description", task.name)));
+        }
+        if task.descriptions.train.iter().chain(&task.descriptions.eval).any(|d| d.trim().is_empty()) {
+            return Err(wrong(format!("task {:?} has an empty description", task.name)));
         }
         if task.file.is_absolute() || task.file.components().any(|c| c == std::path::Component::ParentDir) {
             return Err(wrong(format!("task {:?}: file {} leaves the folder", task.name, task.file.display())));

@@ -8,8 +8,8 @@ use t2l_backbone::chat::ChatTemplate;
 use t2l_backbone::gguf::GgufFile;
 use t2l_backbone::tokenizer::ModelTokenizer;
 use t2l_data::{
-    Corpus, DataError, Part, PromptMode, PromptRenderer, Sampler, SamplerConfig, TaskSet, TokenizedExample, TrainBatch,
-    cut, example_turn,
+    Corpus, DataError, Part, PromptMode, PromptRenderer, Sampler, SamplerConfig, Task, TaskSet, TokenizedExample,
+    TrainBatch, cut, example_turn,
 };
 
 fn tiny() -> TaskSet {
@@ -31,6 +31,13 @@ fn smollm2() -> Option<(ModelTokenizer, ChatTemplate)> {
             None
         }
     }
+}
+
+/// A tokenizer of bytes and a ChatML template with a default system turn.
+fn tiny_model() -> (ModelTokenizer, ChatTemplate) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-tokenizer");
+    let tokenizer = ModelTokenizer::from_tokenizer_json(folder.join("tokenizer.json")).expect("tokenizer");
+    (tokenizer, ChatTemplate::from_folder(&folder).expect("template"))
 }
 
 #[test]
@@ -94,12 +101,159 @@ fn broken_folders_are_named() {
 }
 
 #[test]
-fn benchmarks_cannot_be_trained_on() {
-    let Some((tokenizer, chat)) = smollm2() else { return };
+fn lines_are_checked_and_filled_in() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).expect("written");
+    // The least that a user's folder must say.
+    write("tasks.json", br#"{"tasks":[{"name":"a","file":"a.jsonl","descriptions":{"train":["Say it twice."]}}]}"#);
+    let set = TaskSet::open(folder.path()).expect("opens");
+    let task = &set.tasks[0];
+    let read = |text: &[u8]| {
+        write("a.jsonl", text);
+        set.examples(task, Part::All)
+    };
+    let lines =
+        b"{\"input\":\"x\",\"targets\":[\"y\",\"z\"]}\n\n{\"input\":\"x\",\"target\":\"w\",\"targets\":[\"y\"]}\n";
+    let examples = read(lines).expect("reads");
+    assert_eq!((examples[0].target.as_str(), examples[0].targets.len()), ("y", 2));
+    assert_eq!(examples[1].targets, ["w", "y"]);
+    assert_eq!(example_turn(task, &examples[0], PromptMode::Definition), "Say it twice.\n\nx");
+    // Examples without a split are for training.
+    assert_eq!(set.examples(task, Part::Train).expect("reads").len(), 2);
+    assert!(set.examples(task, Part::Valid).expect("reads").is_empty());
+    for (text, reason) in [
+        (&b"{\"input\":\"x\",\"target\":\"y\"}\n{\"input\":\"\xff\"}\n"[..], "a.jsonl:2: is not UTF-8"),
+        (b"{\"input\":\"x\"}", "a.jsonl:1: has neither target nor answer"),
+        (b"{\"input\":\"x\",\"target\":\"y\",\"choices\":[\"y\"],\"answer\":1}", "a.jsonl:1: answer 1 of 1 choices"),
+        (b"{\"input\":\"x\",\"choices\":[\"y\"],\"answer\":-1}", "a.jsonl:1"),
+        (b"[1]", "a.jsonl:1"),
+    ] {
+        let error = read(text).expect_err(reason).to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn lists_that_lie_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    let task = r#"{"name":"a","file":"a.jsonl","descriptions":{"train":["x"]}}"#;
+    for (tasks, reason) in [
+        (format!("{task},{task}"), "stands twice"),
+        (task.replace(r#""x""#, r#""x"," ""#), "empty description"),
+        (task.replace(r#""x""#, ""), "no description"),
+        (task.replace("a.jsonl", "/etc/hostname"), "leaves the folder"),
+    ] {
+        write("tasks.json", &format!(r#"{{"tasks":[{tasks}]}}"#));
+        let error = TaskSet::open(folder.path()).expect_err(reason).to_string();
+        assert!(error.contains("tasks.json") && error.contains(reason), "{error}");
+    }
+    write("tasks.json", &format!(r#"{{"tasks":[{task}]}}"#));
+    write("splits.json", r#"{"train":["a"],"odd":[3],"gone":["b"],"about":"words"}"#);
+    let set = TaskSet::open(folder.path()).expect("opens");
+    assert_eq!(set.split("train").expect("is there").len(), 1);
+    for (split, reason) in
+        [("odd", "holds 3"), ("gone", r#"no task or benchmark "b""#), ("about", r#"no split "about""#)]
+    {
+        let error = set.split(split).expect_err(reason).to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn families_follow_names_unless_a_task_says_its_own() {
+    let family = |name: &str| {
+        let record = format!(r#"{{"name":"{name}","file":"x","descriptions":{{"train":["x"]}}}}"#);
+        serde_json::from_str::<Task>(&record).expect("a task").family().to_owned()
+    };
+    for (name, expected) in [
+        ("task003_mctaco_question_generation", "mctaco"),
+        ("bb_arithmetic_addition", "arithmetic"),
+        ("lre_company_hq", "lre"),
+        ("taskless_thing", "taskless"),
+        ("task5", "task5"),
+        ("mathqa", "mathqa"),
+        ("bb", "bb"),
+    ] {
+        assert_eq!(family(name), expected);
+    }
+    let record = r#"{"name":"lre_a","file":"x","family":"mine","descriptions":{"train":["x"]}}"#;
+    assert_eq!(serde_json::from_str::<Task>(record).expect("a task").family(), "mine");
+}
+
+#[test]
+fn prompts_without_system_turn_and_answers_with_their_end() {
+    let (tokenizer, chat) = tiny_model();
+    let renderer = PromptRenderer::new(&tokenizer, &chat).expect("renders");
+    let text = |ids: &[u32]| tokenizer.decode(ids, false).expect("decodes");
+    let prompt = renderer.prompt("hot").expect("renders");
+    assert_eq!(text(&prompt), "<|im_start|>user\nhot<|im_end|>\n<|im_start|>assistant\n");
+    assert_eq!(renderer.end_of_turn(), [tokenizer.token_id("<|im_end|>").expect("is there")]);
+    assert_eq!(text(&renderer.response("cold").expect("renders")), "cold<|im_end|>");
+    // Templates that write nothing after an answer end it with the end of sequence; others may write words.
+    let with = |source: &str| ChatTemplate::new(source.to_owned(), None, None).expect("parses");
+    let plain = with("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
+    let renderer = PromptRenderer::new(&tokenizer, &plain).expect("renders");
+    assert_eq!(renderer.end_of_turn(), [tokenizer.eos().expect("is there")]);
+    let worded = with("{% for m in messages %}[{{ m.role }}] {{ m.content }} [end]\n{% endfor %}");
+    let renderer = PromptRenderer::new(&tokenizer, &worded).expect("renders");
+    assert_eq!(text(renderer.end_of_turn()), " [end]");
+    // An answer may be introduced by more than the generation prompt, as reasoning models do.
+    let thinking = with(
+        "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}\
+         <|im_end|>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+    );
+    let renderer = PromptRenderer::new(&tokenizer, &thinking).expect("renders");
+    assert_eq!(text(renderer.end_of_turn()), "<|im_end|>");
+    let silent = with("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}");
+    assert!(PromptRenderer::new(&tokenizer, &silent).is_err());
+}
+
+#[test]
+fn only_tasks_can_be_trained_on() {
+    let (tokenizer, chat) = tiny_model();
     let renderer = PromptRenderer::new(&tokenizer, &chat).expect("renders");
     let set = tiny();
     let bench = set.find("tiny_bench").expect("is there");
     assert!(matches!(Corpus::build(&set, &[bench], &renderer, 64), Err(DataError::Benchmark { .. })));
+    assert!(matches!(Corpus::build(&set, &[], &renderer, 64), Err(DataError::Format { .. })));
+}
+
+/// On the small tasks: every epoch visits each task once, the rest is dropped, modes and descriptions are all drawn.
+#[test]
+fn sampler_visits_every_task_once_an_epoch() {
+    let (tokenizer, chat) = tiny_model();
+    let renderer = PromptRenderer::new(&tokenizer, &chat).expect("renders");
+    let set = tiny();
+    let corpus = Corpus::build(&set, &set.tasks.iter().collect::<Vec<_>>(), &renderer, 200).expect("builds");
+    assert_eq!(corpus.tasks(), 3);
+    for (tasks_per_step, bucket_window) in [(1, 1), (1, 8), (2, 1), (2, 4), (3, 2), (9, 2)] {
+        let config = SamplerConfig { tasks_per_step, points_per_task: 2, input_share: 0.5, bucket_window };
+        let mut sampler = Sampler::new(config.clone(), 5);
+        let per_step = tasks_per_step.min(3);
+        let mut drawn = Vec::new();
+        for epoch in 0..20 {
+            let mut seen = BTreeSet::new();
+            for _ in 0..3 / per_step {
+                let saved = sampler.state();
+                let draws = sampler.next_batch(&corpus);
+                let mut other = Sampler::new(config.clone(), 6);
+                other.restore(&saved, &corpus).expect("restores");
+                assert_eq!(other.next_batch(&corpus), draws, "goes on as if it had never stopped");
+                assert_eq!(draws.len(), 2 * per_step);
+                for pair in draws.chunks(2) {
+                    assert_eq!(pair[0].task, pair[1].task);
+                    assert!(seen.insert(pair[0].task), "epoch {epoch}: a task twice");
+                }
+                drawn.extend(draws);
+            }
+        }
+        assert!([PromptMode::Input, PromptMode::Definition].iter().all(|m| drawn.iter().any(|d| d.mode == *m)));
+        assert!((0..2).all(|i| drawn.iter().any(|d| d.description == i)));
+    }
+    let mut sampler =
+        Sampler::new(SamplerConfig { tasks_per_step: 1, points_per_task: 1, input_share: 1.0, bucket_window: 1 }, 1);
+    assert!(sampler.restore(&serde_json::json!({"rng": 1}), &corpus).is_err());
 }
 
 /// On the real tasks: an epoch visits every task once, batches hold distinct tasks, and padding stays small.

@@ -30,9 +30,22 @@ pub enum EvalError {
     /// The base model.
     #[error(transparent)]
     Backbone(#[from] t2l_backbone::BackboneError),
-    /// Descriptions.
-    #[error(transparent)]
-    Encode(#[from] t2l_core::EncodeError),
+    /// A description that cannot be encoded.
+    #[error("a description scored for task {task:?}: {source}")]
+    Description {
+        /// The task.
+        task: String,
+        /// What is wrong with it.
+        source: t2l_core::EncodeError,
+    },
+    /// An adapter or an output that is no number.
+    #[error("task {task:?}: {what} is not finite")]
+    NotFinite {
+        /// The task.
+        task: String,
+        /// What is not, and under which condition.
+        what: String,
+    },
     /// Adapters.
     #[error(transparent)]
     Generate(#[from] t2l_core::GenerateError),

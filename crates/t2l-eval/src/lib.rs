@@ -11,11 +11,13 @@
 //! assert!(rouge_l("a b c", &["a b d".into()]) > 0.6);
 //! ```
 
+mod answer;
 mod condition;
 mod error;
 mod metrics;
 mod report;
 mod run;
+mod score;
 mod stats;
 
 pub use condition::{Condition, NONSENSE};

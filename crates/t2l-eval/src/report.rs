@@ -1,8 +1,9 @@
 //! What an evaluation found: one row per task, mode, condition and metric; averages and differences over tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::stats::{bootstrap, mean, wilson};
@@ -121,6 +122,8 @@ pub struct Scores {
 
 /// Metrics whose values are 0 or 1.
 const PROPORTIONS: [&str; 5] = ["acc", "acc_norm", "acc_generated", "exact_match", "numeric"];
+/// Groups of at most so many tasks are listed task by task.
+const LISTED_TASKS: usize = 12;
 /// Differences that are reported.
 const PAIRS: [(&str, &str); 7] = [
     ("own", "base"),
@@ -134,7 +137,7 @@ const PAIRS: [(&str, &str); 7] = [
 
 /// Rows, averages and differences from the values of every example.
 pub fn summarise(scores: &[Scores]) -> (Vec<Row>, Vec<Macro>, Vec<Paired>) {
-    let rows = scores.iter().map(|s| Row {
+    let rows = scores.par_iter().map(|s| Row {
         group: s.group.clone(),
         task: s.task.clone(),
         part: s.part.clone(),
@@ -249,8 +252,35 @@ impl EvalReport {
                     );
                 }
             }
+            self.tasks_table(&mut text, group, mode);
             text.push('\n');
         }
         text
+    }
+
+    /// A row for every task, where a group is small enough to be looked at one by one: its own metric, or its loss.
+    fn tasks_table(&self, text: &mut String, group: &str, mode: &str) {
+        let rows: Vec<&Row> = self.rows.iter().filter(|r| r.group == group && r.mode == mode).collect();
+        let tasks: BTreeSet<&str> = rows.iter().map(|r| r.task.as_str()).collect();
+        if tasks.len() > LISTED_TASKS {
+            return;
+        }
+        let conditions = || crate::Condition::NAMES.into_iter().filter(|c| rows.iter().any(|r| r.condition == *c));
+        let heads: Vec<&str> = conditions().collect();
+        let _ = writeln!(text, "\n| task | n | metric | {} |", heads.join(" | "));
+        let _ = writeln!(text, "|---|---|---|{}", "---|".repeat(heads.len()));
+        for task in tasks {
+            let quoted = ["acc_norm", "exact_match", "numeric", "rouge_l", "nll"];
+            let of_task = || rows.iter().filter(|r| r.task == task);
+            let Some(metric) = quoted.into_iter().find(|m| of_task().any(|r| r.metric == *m)) else { continue };
+            let cells: Vec<String> = conditions()
+                .map(|condition| {
+                    let row = of_task().find(|r| r.condition == condition && r.metric == metric);
+                    row.map_or(String::new(), |r| format!("{:.3} [{:.3}, {:.3}]", r.value, r.ci95[0], r.ci95[1]))
+                })
+                .collect();
+            let n = of_task().find(|r| r.metric == metric).map_or(0, |r| r.n);
+            let _ = writeln!(text, "| {task} | {n} | {metric} | {} |", cells.join(" | "));
+        }
     }
 }
