@@ -1,6 +1,11 @@
 //! Our side of the comparison with PyTorch: runs one named piece of work per line of standard input and answers with
 //! the seconds it took. `benches/compare.py` starts it and drives both sides in turn.
 
+// As in the program.
+#[cfg(target_os = "linux")]
+#[path = "../crates/t2l/src/allocator.rs"]
+mod allocator;
+
 use std::io::{BufRead, Write};
 use std::time::Instant;
 

@@ -1,5 +1,7 @@
 //! The `t2l` program.
 
+#[cfg(target_os = "linux")]
+mod allocator;
 mod cli;
 
 use std::process::ExitCode;

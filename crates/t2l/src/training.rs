@@ -10,6 +10,7 @@ use t2l_backbone::Backbone;
 use t2l_core::{LoraScaling, TextEncoder};
 use t2l_data::{Corpus, Part, PromptMode, PromptRenderer, Task, TaskSet};
 use t2l_encoder::{BertEncoder, EmbeddingTable};
+use t2l_eval::Condition;
 use t2l_hypernet::{
     Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Manifest, ModelRef, Offset, Rendering, Target,
     TaskEncoder,
@@ -193,19 +194,16 @@ fn held_out(
     order.shuffle(&mut rng);
     order.truncate(config.data.validation_tasks);
     let mut held_out = Vec::new();
-    for (i, task) in order.iter().enumerate() {
+    for task in &order {
         let examples = set.examples(task, Part::Valid)?;
-        if examples.is_empty() || order.len() < 2 {
-            continue;
-        }
-        let other = (i + rng.random_range(1..order.len())) % order.len();
-        let embedding = |task: &Task| table.embeddings(&[&task.descriptions.eval[0]], device);
+        let texts = [Condition::Own, Condition::Other].map(|c| c.description(task, &order, config.run.seed));
+        let ([Some(own), Some(other)], false) = (&texts, examples.is_empty()) else { continue };
         for mode in [PromptMode::Input, PromptMode::Definition] {
             let example = &examples[rng.random_range(0..examples.len())];
             held_out.push(HeldOutExample {
                 example: renderer.example(task, example, mode, config.sampling.max_tokens)?,
-                own: embedding(task)?,
-                other: embedding(order[other])?,
+                own: table.embeddings(&[own], device)?,
+                other: table.embeddings(&[other], device)?,
             });
         }
     }
