@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod contracts;
+#[cfg(unix)]
+mod disk_full;
 mod training;
 
 use std::path::{Path, PathBuf};
