@@ -1,7 +1,7 @@
 //! Task encoders: from a task embedding to the task's part of the trunk's input.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
-use t2l_core::InputDropout;
+use t2l_core::{InputDropout, ops};
 
 use crate::config::{Conditioning, TaskEncoder};
 use crate::forward::Net;
@@ -47,7 +47,7 @@ impl Net<'_> {
     }
 
     fn two_layers(&mut self, x: Tensor<2>) -> Tensor<2> {
-        let hidden = activation::silu(self.linear("task_encoder.mlp.0", x));
+        let hidden = ops::silu(self.linear("task_encoder.mlp.0", x));
         let hidden = self.drop(hidden);
         self.linear("task_encoder.mlp.3", hidden)
     }

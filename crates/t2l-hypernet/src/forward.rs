@@ -1,7 +1,7 @@
 //! h_θ: all tasks × layers × modules (× A and B × ranks) as rows of one batch through one trunk.
 
-use burn::tensor::{Device, Tensor, TensorData, activation};
-use t2l_core::{GenerateError, InputDropout, LoraFactors, ModuleFactors, Parameters};
+use burn::tensor::{Device, Tensor, TensorData};
+use t2l_core::{GenerateError, InputDropout, LoraFactors, ModuleFactors, Parameters, ops};
 
 use crate::Hypernet;
 use crate::config::{Conditioning, HypernetConfig, Target};
@@ -104,10 +104,8 @@ impl Net<'_> {
 
     /// LayerNorm over the last dimension.
     pub(crate) fn norm<const D: usize>(&self, name: &str, x: Tensor<D>) -> Tensor<D> {
-        let centred = x.clone() - x.mean_dim(D - 1);
-        let deviation = centred.clone().square().mean_dim(D - 1).add_scalar(NORM_EPS).sqrt();
-        let weight = self.get::<1>(&format!("{name}.weight")).unsqueeze();
-        centred / deviation * weight + self.get::<1>(&format!("{name}.bias")).unsqueeze()
+        let [weight, bias] = ["weight", "bias"].map(|part| self.get::<1>(&format!("{name}.{part}")));
+        ops::layer_norm(x, &weight, &bias, NORM_EPS)
     }
 
     /// Dropout, with the mask of this place.
@@ -146,26 +144,26 @@ impl Net<'_> {
 
     fn mixer(&mut self, x: Tensor<2>) -> Tensor<2> {
         let x = self.drop(x);
-        let x = activation::silu(self.linear("mixer.1", x));
+        let x = ops::silu(self.linear("mixer.1", x));
         let x = self.drop(x);
-        let x = activation::silu(self.linear("mixer.4", x));
+        let x = ops::silu(self.linear("mixer.4", x));
         self.drop(x)
     }
 
     /// `x + MLP(x)`, the residual blocks.
     pub(crate) fn block(&mut self, name: &str, x: Tensor<2>) -> Tensor<2> {
         let y = self.norm(&format!("{name}.mlp.0"), x.clone());
-        let y = activation::silu(self.linear(&format!("{name}.mlp.1"), y));
+        let y = ops::silu(self.linear(&format!("{name}.mlp.1"), y));
         let y = self.drop(y);
-        let y = activation::silu(self.linear(&format!("{name}.mlp.4"), y));
+        let y = ops::silu(self.linear(&format!("{name}.mlp.4"), y));
         x + self.drop(y)
     }
 
     /// The last part of the trunk: `[rows, D]` to `[rows, h]`.
     pub(crate) fn mlp3(&mut self, x: Tensor<2>) -> Tensor<2> {
         let y = self.norm("mlp3.0", x);
-        let y = activation::silu(self.linear("mlp3.1", y));
+        let y = ops::silu(self.linear("mlp3.1", y));
         let y = self.drop(y);
-        activation::silu(self.linear("mlp3.4", y))
+        ops::silu(self.linear("mlp3.4", y))
     }
 }

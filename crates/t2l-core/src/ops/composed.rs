@@ -16,6 +16,16 @@ pub(super) fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, eps: f6
     x.div(scale).mul(weight.clone().unsqueeze())
 }
 
+pub(super) fn layer_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f64) -> Tensor<D> {
+    let centred = x.clone() - x.mean_dim(D - 1);
+    let deviation = centred.clone().square().mean_dim(D - 1).add_scalar(eps).sqrt();
+    centred / deviation * weight.clone().unsqueeze() + bias.clone().unsqueeze()
+}
+
+pub(super) fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::silu(x)
+}
+
 pub(super) fn rope(x: Tensor<4>, cos: &Tensor<3>, sin: &Tensor<3>) -> Tensor<4> {
     let half = x.dims()[3] / 2;
     let (cos, sin) = (cos.clone().unsqueeze_dim::<4>(2), sin.clone().unsqueeze_dim::<4>(2));

@@ -57,6 +57,26 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, eps: f64) -> T
     composed::rms_norm(x, weight, eps)
 }
 
+/// Layer norm over the last dimension: `(x - mean) / sqrt(variance + eps) · weight + bias`.
+///
+/// `x`: `[.., width]`, `weight` and `bias`: `[width]`.
+pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f64) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if let Some(out) = flex::norm::layer_norm(&x, weight, bias, eps) {
+        return out;
+    }
+    composed::layer_norm(x, weight, bias, eps)
+}
+
+/// `x · sigmoid(x)`.
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if let Some(out) = flex::gate::silu(&x) {
+        return out;
+    }
+    composed::silu(x)
+}
+
 /// Rotary position embedding, half-split: the first half of a head rotates with the second.
 ///
 /// `x`: `[batch, tokens, heads, head_dim]`, `cos` and `sin`: `[batch, tokens, head_dim / 2]`.

@@ -74,6 +74,26 @@ proptest! {
     }
 
     #[test]
+    fn layer_norm(rows in 1usize..40, width in 4usize..70) {
+        // Weight and bias as `[1, width]` like `x`, so that their gradients are compared too.
+        let flat = |x: &Tensor<2>| x.clone().reshape([width]);
+        compare(
+            [random([rows, width]), random([1, width]), random([1, width])],
+            |[x, weight, bias]| super::layer_norm(x.clone(), &flat(weight), &flat(bias), 1e-5),
+            |[x, weight, bias]| composed::layer_norm(x.clone(), &flat(weight), &flat(bias), 1e-5),
+        );
+    }
+
+    #[test]
+    fn silu(rows in 1usize..90, width in 1usize..100) {
+        compare(
+            [random([rows, width]).mul_scalar(4.0)],
+            |[x]| super::silu(x.clone()),
+            |[x]| composed::silu(x.clone()),
+        );
+    }
+
+    #[test]
     fn silu_gate(batch in 1usize..4, tokens in 1usize..9, width in 1usize..40) {
         compare(
             [random([batch, tokens, 2 * width]).mul_scalar(4.0)],
