@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use crate::chat::ChatTemplate;
-use crate::gguf::GgufFile;
+use t2l_gguf::GgufFile;
 use crate::tokenizer::ModelTokenizer;
 use crate::{BackboneError, Decoder};
 

@@ -17,7 +17,7 @@ use rope::Rotations;
 
 use crate::BackboneError;
 use crate::cache::KvCache;
-use crate::gguf::GgufFile;
+use t2l_gguf::GgufFile;
 use crate::weights::Weights;
 
 /// A frozen decoder language model.
