@@ -59,7 +59,7 @@ impl Architecture {
     /// Layer and module of a weight that llama.cpp calls so.
     pub(super) fn place(&self, weight: &str) -> Option<(usize, &'static str)> {
         let (number, name) = weight.strip_prefix("blk.")?.strip_suffix(".weight")?.split_once('.')?;
-        let layer: usize = number.parse().ok().filter(|l| *l < LAYER_LIMIT && l.to_string() == number)?;
+        let layer: usize = number.parse().ok().filter(|l: &usize| *l < LAYER_LIMIT && l.to_string() == number)?;
         let (module, _) = self.modules().iter().find(|(_, theirs)| *theirs == name)?;
         Some((layer, module))
     }

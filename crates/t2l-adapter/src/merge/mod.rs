@@ -68,8 +68,10 @@ pub fn merge(adapter: &Adapter, model: &Path, output: &Path) -> Result<Merged, A
 
 fn refuse_occupied(folder: &Path) -> Result<(), AdapterError> {
     match std::fs::read_dir(folder) {
-        Ok(mut entries) if entries.next().is_some() => Err(AdapterError::Occupied { path: folder.to_owned() }),
-        Ok(_) => Ok(()),
+        Ok(mut entries) => match entries.next() {
+            Some(_) => Err(AdapterError::Occupied { path: folder.to_owned() }),
+            None => Ok(()),
+        },
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(AdapterError::io(folder)(e)),
     }

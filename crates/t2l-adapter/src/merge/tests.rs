@@ -191,6 +191,8 @@ fn a_target_that_holds_something_is_left_alone() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
     /// Merging an adapter and then its opposite gives the model back.
     #[test]
     fn the_opposite_undoes_it(rank in 1_usize..6, alpha in -4.0_f64..4.0) {

@@ -49,7 +49,8 @@ impl Desk {
 
     /// Weights that fit adapter `a`.
     fn weights(&self) {
-        let view = |shape: Vec<usize>, bytes| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes);
+        let view =
+            |shape: Vec<usize>, bytes| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes);
         let zeros = vec![0_u8; 16 * 6 * 4];
         let tensors = [
             ("model.layers.0.self_attn.q_proj.weight", view(vec![16, 6], &zeros).expect("a view")),
@@ -62,10 +63,8 @@ impl Desk {
 
     /// Runs `t2l adapter …`; words that begin with `@` are paths on the desk.
     fn run(&self, words: &str) -> std::process::Output {
-        let words: Vec<String> = words
-            .split(' ')
-            .map(|w| w.strip_prefix('@').map_or(w.to_owned(), |name| self.text(name)))
-            .collect();
+        let words: Vec<String> =
+            words.split(' ').map(|w| w.strip_prefix('@').map_or(w.to_owned(), |name| self.text(name))).collect();
         let mut arguments = vec!["adapter"];
         arguments.extend(words.iter().map(String::as_str));
         t2l(&arguments)
@@ -136,7 +135,10 @@ fn merge_writes_a_whole_model() {
     insta::assert_snapshot!(desk.refused("merge @b --model @model -o @merged"), @"");
     assert_eq!(entries(desk.0.path()), ["a", "b", "model"]);
     let output = json(&desk.run("merge @a --model @model -o @merged --json"));
-    assert_eq!((output["merged"].as_u64(), output["tensors"].as_u64(), output["shards"].as_u64()), (Some(2), Some(3), Some(1)));
+    assert_eq!(
+        (output["merged"].as_u64(), output["tensors"].as_u64(), output["shards"].as_u64()),
+        (Some(2), Some(3), Some(1))
+    );
     assert!(output["bytes"].is_u64() && output["seconds"].is_number());
     assert_eq!(entries(&desk.path("merged")), ["config.json", "model.safetensors"]);
     insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"");
