@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use t2l_gguf::GgufError;
+
 /// Why an adapter's files cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,6 +64,38 @@ pub enum AdapterError {
     #[error("{}: the adapter touches no module", path.display())]
     Empty {
         /// Where it was to be written.
+        path: PathBuf,
+    },
+    /// A GGUF file that is damaged.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A GGUF adapter whose rows cannot be put in order without knowing the base model.
+    #[error("{}: {architecture} models have the rows of q_proj and k_proj in another order in GGUF files; name the base model that has the heads (--model)", path.display())]
+    BaseNeeded {
+        /// The file.
+        path: PathBuf,
+        /// The base model's architecture in GGUF.
+        architecture: String,
+    },
+    /// A GGUF adapter that is to be written for a base model that nobody has named.
+    #[error("{}: a GGUF adapter names its base model's architecture and follows its heads; name that model (--model)", path.display())]
+    NoBase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Adapters that cannot be mixed or compared.
+    #[error("{0}")]
+    Together(String),
+    /// A file that is there already.
+    #[error("{}: is there already (--force replaces it)", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder for a model that holds something already.
+    #[error("{}: is not empty; a merged model is written into a new folder", path.display())]
+    Occupied {
+        /// The folder.
         path: PathBuf,
     },
     /// A target that holds something already.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use t2l_core::{Adapter, LoraScaling, LoraWeights};
+use t2l_core::{Adapter, LoraScaling};
+
+use crate::low_rank::Product;
 
 /// An adapter at a glance.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -50,7 +52,7 @@ pub fn inspect(adapter: &Adapter) -> Inspection {
         in_features: w.a.dims()[1],
         out_features: w.b.dims()[0],
         rank: w.rank(),
-        norm: product_norm(w) * adapter.scaling(w).value().abs(),
+        norm: Product::new(w, adapter.scaling(w).value()).norm(),
     });
     Inspection {
         rank: common.map_or(0, |c| c.rank),
@@ -75,43 +77,10 @@ pub(crate) fn commonest(adapter: &Adapter) -> Option<LoraScaling> {
     Some(LoraScaling { alpha: f64::from_bits(alpha), rank, use_rslora: adapter.use_rslora })
 }
 
-fn product_norm(w: &LoraWeights) -> f64 {
-    let a: Vec<f32> = w.a.to_data().iter::<f32>().collect();
-    let b: Vec<f32> = w.b.clone().transpose().to_data().iter::<f32>().collect();
-    let (a, b) = (gram(&a, w.a.dims()[1]), gram(&b, w.b.dims()[0]));
-    let square: f64 = a.iter().zip(&b).map(|(x, y)| x * y).sum();
-    square.max(0.0).sqrt()
-}
-
-/// The product of every two rows, `[rows, rows]`; each pair is multiplied once.
-fn gram(values: &[f32], width: usize) -> Vec<f64> {
-    let rows: Vec<&[f32]> = values.chunks(width.max(1)).collect();
-    let mut products = Vec::with_capacity(rows.len() * rows.len());
-    for (i, x) in rows.iter().enumerate() {
-        for (j, y) in rows.iter().enumerate() {
-            let known = products.get(j * rows.len() + i).filter(|_| j < i).copied();
-            products.push(known.unwrap_or_else(|| dot(x, y)));
-        }
-    }
-    products
-}
-
-/// Eight sums side by side keep the processor's vector units busy.
-fn dot(x: &[f32], y: &[f32]) -> f64 {
-    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
-    let mut sums = [0.0_f64; 8];
-    for (x, y) in x.iter().zip(y) {
-        for (sum, (x, y)) in sums.iter_mut().zip(x.iter().zip(y)) {
-            *sum += f64::from(*x) * f64::from(*y);
-        }
-    }
-    let rest: f64 = x_rest.iter().zip(y_rest).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
-    sums.iter().sum::<f64>() + rest
-}
-
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use burn::tensor::{Device, Distribution, Tensor};
+    use t2l_core::LoraWeights;
 
     use super::*;
 

@@ -1,6 +1,8 @@
 //! LoRA adapters as files.
 //!
-//! [`peft`] reads and writes the directories that PEFT, vLLM and SGLang load; [`inspect()`] says what an adapter is.
+//! [`peft`] reads and writes the directories that PEFT, vLLM and SGLang load, [`gguf`] the files that llama.cpp loads;
+//! [`load()`] and [`save()`] choose by the path. [`inspect()`] says what an adapter is and [`diff()`] how two differ;
+//! [`mix()`] makes one of several, and [`merge()`] puts one into the weights of its base model.
 //! What is written appears whole or not at all; what is read is checked tensor by tensor.
 //!
 //! ```
@@ -21,9 +23,24 @@
 //! # }
 //! ```
 
+mod diff;
 mod error;
+mod files;
+pub mod gguf;
+mod heat_map;
 mod inspect;
+mod load;
+mod low_rank;
+mod merge;
+mod mix;
+mod options;
 pub mod peft;
+mod tensors;
 
+pub use diff::{Diff, ModuleDiff, diff};
 pub use error::AdapterError;
 pub use inspect::{Inspection, ModuleInspection, inspect};
+pub use load::{Format, Loaded, load, save};
+pub use merge::{Merged, merge};
+pub use mix::{MixMethod, mix};
+pub use options::{Dtype, SaveOptions};

@@ -5,9 +5,9 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use crate::chat::ChatTemplate;
-use crate::gguf::GgufFile;
 use crate::tokenizer::ModelTokenizer;
 use crate::{BackboneError, Decoder};
+use t2l_gguf::GgufFile;
 
 /// A frozen language model, ready to render, tokenise and answer.
 #[derive(Debug, Clone)]

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{chat::ChatError, gguf::GgufError, tokenizer::TokenizerError};
+use t2l_gguf::GgufError;
+
+use crate::{chat::ChatError, tokenizer::TokenizerError};
 
 /// Why a language model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::BackboneError;
 use crate::decoder::{DecoderConfig, random_values};
-use crate::gguf::GgufFile;
-use crate::mapped::map_file;
+use t2l_gguf::GgufFile;
+use t2l_gguf::map_file;
 
 /// Named weights of one model, read on demand as f32.
 pub(crate) enum Weights {

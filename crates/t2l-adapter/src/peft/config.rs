@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use regex::RegexBuilder;
 use serde_json::{Map, Value};
 
-use super::file::read_small;
 use crate::AdapterError;
+use crate::files::read_small;
 
 /// Ranks above this are not believed.
 const RANK_LIMIT: usize = 1 << 16;

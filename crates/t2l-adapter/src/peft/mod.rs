@@ -5,17 +5,16 @@
 //! scaling, with patterns that may differ by place.
 
 mod config;
-mod file;
-mod folder;
 mod place;
 mod read;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
-mod weights;
 mod write;
 
-pub use read::load;
-pub use write::{Dtype, SaveOptions, save};
+pub use crate::options::{Dtype, SaveOptions};
+pub(crate) use place::place;
+pub use read::{description, load};
+pub use write::save;
 
 /// Name of the configuration.
 pub const CONFIG: &str = "adapter_config.json";

@@ -39,19 +39,20 @@ impl FactorName {
             Some(path) => (path, Factor::A),
             None => (name.strip_suffix(".lora_B")?, Factor::B),
         };
-        let inside = PREFIXES.iter().find_map(|prefix| module_path.strip_prefix(prefix)?.strip_prefix("layers."))?;
-        let mut parts = inside.split('.');
-        let (number, block, module) = (parts.next()?, parts.next()?, parts.next()?);
-        let layer: usize = number.parse().ok().filter(|l| *l < LAYER_LIMIT)?;
-        let plain = !module.is_empty() && module.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
-        let canonical = layer.to_string() == number && TargetModule::block(module) == block;
-        (parts.next().is_none() && plain && canonical).then(|| Self {
-            layer,
-            module: module.to_owned(),
-            module_path: module_path.to_owned(),
-            factor,
-        })
+        let (layer, module) = place(module_path)?;
+        Some(Self { layer, module: module.to_owned(), module_path: module_path.to_owned(), factor })
     }
+}
+
+/// Layer and module type of a linear module in a decoder layer, by its dotted name inside the base model.
+pub(crate) fn place(module_path: &str) -> Option<(usize, &str)> {
+    let inside = PREFIXES.iter().find_map(|prefix| module_path.strip_prefix(prefix)?.strip_prefix("layers."))?;
+    let mut parts = inside.split('.');
+    let (number, block, module) = (parts.next()?, parts.next()?, parts.next()?);
+    let layer: usize = number.parse().ok().filter(|l| *l < LAYER_LIMIT)?;
+    let plain = !module.is_empty() && module.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+    let canonical = layer.to_string() == number && TargetModule::block(module) == block;
+    (parts.next().is_none() && plain && canonical).then_some((layer, module))
 }
 
 /// The dotted name of a module inside a Llama-like base model.

@@ -8,9 +8,9 @@ use t2l_core::{Adapter, LoraWeights};
 
 use super::config::PeftConfig;
 use super::place::{Factor, FactorName};
-use super::weights::WeightsFile;
 use super::{CONFIG, WEIGHTS};
 use crate::AdapterError;
+use crate::tensors::WeightsFile;
 
 /// Loads a LoRA from a PEFT directory onto `device`, as f32.
 ///
@@ -46,6 +46,15 @@ pub fn load(folder: &Path, device: &Device) -> Result<Adapter, AdapterError> {
         adapter.insert(layer, &module, LoraWeights { a: tensor(a)?, b: tensor(b)?, alpha });
     }
     Ok(adapter)
+}
+
+/// The task description that an adapter was generated from, if its weights file tells.
+///
+/// # Errors
+/// A weights file that is missing or damaged.
+pub fn description(folder: &Path) -> Result<Option<String>, AdapterError> {
+    let file = WeightsFile::open(&folder.join(WEIGHTS))?;
+    Ok(file.note("description").map(str::to_owned))
 }
 
 /// A tensor's name and shape.

@@ -9,44 +9,10 @@ use serde_json::{Map, Value, json};
 use t2l_core::{Adapter, LoraScaling, LoraWeights};
 
 use super::place::{Factor, FactorName, module_path, tensor_name};
-use super::{CONFIG, WEIGHTS, folder, weights};
-use crate::AdapterError;
+use super::{CONFIG, WEIGHTS};
 use crate::inspect::commonest;
-
-/// Value type of written factors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Dtype {
-    /// 32-bit floats.
-    #[default]
-    F32,
-    /// 16-bit IEEE floats.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
-impl From<Dtype> for safetensors::Dtype {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::Bf16 => Self::BF16,
-        }
-    }
-}
-
-/// How an adapter is written.
-#[derive(Debug, Clone, Default)]
-pub struct SaveOptions {
-    /// Value type of the factors.
-    pub dtype: Dtype,
-    /// Name of the base model to write; by default the adapter's own.
-    pub base_model_name: Option<String>,
-    /// Task description it was generated from, kept in the weights file's metadata.
-    pub description: Option<String>,
-    /// Write into a folder that is not empty: the adapter in it is replaced, other files stay.
-    pub force: bool,
-}
+use crate::options::{SaveOptions, check_factors};
+use crate::{AdapterError, files, tensors};
 
 /// Writes an adapter as a PEFT directory: whole, or not at all.
 ///
@@ -56,10 +22,15 @@ pub struct SaveOptions {
 pub fn save(adapter: &Adapter, folder: &Path, options: &SaveOptions) -> Result<(), AdapterError> {
     let common = commonest(adapter).ok_or_else(|| AdapterError::Empty { path: folder.to_owned() })?;
     for (layer, module, weights) in adapter.iter() {
-        check(layer, module, weights)?;
+        if !FactorName::parse(&tensor_name(layer, module, Factor::A))
+            .is_some_and(|n| n.layer == layer && n.module == module)
+        {
+            return Err(AdapterError::place(layer, module, "is no name of a module in a decoder layer"));
+        }
+        check_factors(layer, module, weights)?;
     }
     let config = format!("{:#}\n", config(adapter, common, options));
-    folder::publish(folder, options.force, |aside| {
+    files::publish(folder, &[CONFIG, WEIGHTS], options.force, |aside| {
         write_weights(adapter, &aside.join(WEIGHTS), options)?;
         let path = aside.join(CONFIG);
         let write = |path: &Path| {
@@ -69,24 +40,6 @@ pub fn save(adapter: &Adapter, folder: &Path, options: &SaveOptions) -> Result<(
         };
         write(&path).map_err(AdapterError::io(&path))
     })
-}
-
-/// A place must come back from its own name, with factors that belong together.
-fn check(layer: usize, module: &str, weights: &LoraWeights) -> Result<(), AdapterError> {
-    let wrong = |reason: String| Err(AdapterError::place(layer, module, reason));
-    if !FactorName::parse(&tensor_name(layer, module, Factor::A))
-        .is_some_and(|n| n.layer == layer && n.module == module)
-    {
-        return wrong("is no name of a module in a decoder layer".into());
-    }
-    let ([rank, cols], [out, width]) = (weights.a.dims(), weights.b.dims());
-    if rank == 0 || cols == 0 || out == 0 || width != rank {
-        return wrong(format!("A [{rank}, {cols}] and B [{out}, {width}] do not belong together"));
-    }
-    if !weights.alpha.is_finite() {
-        return wrong(format!("alpha is {}", weights.alpha));
-    }
-    Ok(())
 }
 
 /// adapter_config.json. The commonest rank and alpha are the defaults; places that differ get a pattern.
@@ -147,14 +100,14 @@ fn write_weights(adapter: &Adapter, path: &Path, options: &SaveOptions) -> Resul
         .iter()
         .flat_map(|(layer, module, w)| [(layer, module, Factor::A, &w.a), (layer, module, Factor::B, &w.b)])
         .collect();
-    let tensors: Vec<_> = factors.iter().map(|(l, m, factor, t)| (tensor_name(*l, m, *factor), t.dims())).collect();
+    let named: Vec<_> = factors.iter().map(|(l, m, factor, t)| (tensor_name(*l, m, *factor), t.dims())).collect();
     let mut metadata = vec![("format", "pt")];
     metadata.extend(options.description.as_deref().map(|d| ("description", d)));
     let dtype = options.dtype.into();
-    weights::write(path, &metadata, dtype, &tensors, |i| {
+    tensors::write(path, &metadata, dtype, &named, |i| {
         let Some((layer, module, factor, tensor)) = factors.get(i) else { return Ok(vec![]) };
         let values: Vec<f32> = tensor.to_data().iter::<f32>().collect();
-        match values.iter().find(|x| !weights::fits(dtype, **x)) {
+        match values.iter().find(|x| !tensors::fits(dtype, **x)) {
             None => Ok(values),
             Some(x) => {
                 Err(AdapterError::place(*layer, module, format!("{factor:?} holds {x}, which {dtype:?} cannot")))

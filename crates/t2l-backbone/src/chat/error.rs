@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use minijinja::ErrorKind;
 
 use super::{LONGEST, functions::Refusal};
-use crate::{gguf::GgufError, tokenizer::TokenizerError};
+use crate::tokenizer::TokenizerError;
 
 /// What can go wrong when a conversation is written out.
 #[derive(Debug, thiserror::Error)]

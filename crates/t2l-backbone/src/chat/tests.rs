@@ -4,7 +4,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 use super::{ChatError, ChatTemplate, Message};
-use crate::gguf::testing::Bytes;
+use t2l_gguf::testing::Bytes;
 
 fn template(source: &str) -> ChatTemplate {
     ChatTemplate::new(source.into(), Some("<s>".into()), Some("</s>".into())).unwrap()

@@ -17,8 +17,8 @@ use rope::Rotations;
 
 use crate::BackboneError;
 use crate::cache::KvCache;
-use crate::gguf::GgufFile;
 use crate::weights::Weights;
+use t2l_gguf::GgufFile;
 
 /// A frozen decoder language model.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::gguf::GgufError;
+use t2l_gguf::GgufError;
 
 /// What can go wrong between text and token ids.
 #[derive(Debug, thiserror::Error)]

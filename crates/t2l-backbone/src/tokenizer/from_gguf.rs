@@ -11,7 +11,7 @@ use tokenizers::{
 };
 
 use super::{ModelTokenizer, SpecialIds, TokenizerError, pre_types, pre_types::PreType, sentencepiece};
-use crate::gguf::GgufFile;
+use t2l_gguf::GgufFile;
 
 /// `tokenizer.ggml.token_type`: the kinds that matter when encoding.
 const CONTROL: i64 = 3;

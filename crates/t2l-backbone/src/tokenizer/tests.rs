@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{ModelTokenizer, TokenizerError, pre_types::PreType, sentencepiece};
-use crate::gguf::{GgufProblem, testing::Bytes};
+use t2l_gguf::{GgufProblem, testing::Bytes};
 
 /// What byte-level vocabularies write for each byte.
 fn byte_tokens() -> Vec<String> {

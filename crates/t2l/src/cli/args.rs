@@ -41,7 +41,7 @@ pub enum Command {
     Train(TrainCommand),
     /// Score adapters on tasks and benchmarks
     Eval(EvalArgs),
-    /// Look into adapter files
+    /// Inspect, convert, merge, mix and compare adapter files
     #[command(subcommand)]
     Adapter(AdapterCommand),
     /// Fetch and find model files
@@ -260,11 +260,134 @@ pub struct EvalArgs {
 #[derive(Debug, Subcommand)]
 pub enum AdapterCommand {
     /// Show rank, scaling and the norm of every update
-    Inspect {
-        /// Adapter folder
-        #[arg(value_name = "DIR")]
-        adapter: PathBuf,
-    },
+    Inspect(InspectArgs),
+    /// Turn a PEFT folder into a GGUF file for llama.cpp, or back
+    Convert(ConvertArgs),
+    /// Put an adapter into the weights of its base model
+    Merge(MergeArgs),
+    /// Make one adapter of several
+    Mix(MixArgs),
+    /// Compare two adapters: norms, cosine and principal angles of every update
+    Diff(DiffArgs),
+}
+
+/// The base model of a GGUF adapter.
+#[derive(Debug, Clone, Args)]
+pub struct AdapterBaseArgs {
+    /// Base model of a GGUF adapter that does not tell its heads: a name that `t2l models list` shows, a folder with
+    /// config.json, or a GGUF file; by default the adapter's own, where it is known
+    #[arg(long, value_name = "NAME|DIR|FILE")]
+    pub model: Option<String>,
+}
+
+/// `t2l adapter inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Adapter: a PEFT folder, or a GGUF file
+    #[arg(value_name = "DIR|FILE")]
+    pub adapter: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub base: AdapterBaseArgs,
+}
+
+/// How an adapter is written.
+#[derive(Debug, Clone, Args)]
+pub struct AdapterOutputArgs {
+    /// Value type of the written factors
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: Dtype,
+    /// Name of the base model to write; by default the adapter's own
+    #[arg(long, value_name = "NAME")]
+    pub base_name: Option<String>,
+    /// Replace what is there already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `t2l adapter convert`
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// Adapter to read: a PEFT folder, or a GGUF file
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// Adapter to write: GGUF if its name ends in .gguf, else a PEFT folder
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub written: AdapterOutputArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub base: AdapterBaseArgs,
+}
+
+/// `t2l adapter merge`
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// Adapter: a PEFT folder, or a GGUF file
+    #[arg(value_name = "ADAPTER")]
+    pub adapter: PathBuf,
+    /// Base model: a folder with config.json and safetensors files
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// New folder for the merged model
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// How adapters become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mixing {
+    /// Add up the factors, as PEFT does under this name: equal ranks, and not quite the sum of the updates
+    Linear,
+    /// Put the factors side by side: exactly the sum of the updates; ranks add up
+    Cat,
+    /// The best approximation of that sum that --rank allows
+    Svd,
+}
+
+/// `t2l adapter mix`
+#[derive(Debug, Args)]
+pub struct MixArgs {
+    /// Adapters: PEFT folders or GGUF files
+    #[arg(value_name = "ADAPTER", required = true)]
+    pub adapters: Vec<PathBuf>,
+    /// Weight of each adapter; by default all weigh the same and 1 together
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "W,W,…")]
+    pub weights: Vec<f64>,
+    /// How
+    #[arg(long, value_enum, default_value = "cat")]
+    pub method: Mixing,
+    /// Rank of the result, for svd; by default the largest of the adapters
+    #[arg(long, value_name = "R")]
+    pub rank: Option<usize>,
+    /// Adapter to write: GGUF if its name ends in .gguf, else a PEFT folder
+    #[arg(short, long, value_name = "DIR|FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub written: AdapterOutputArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub base: AdapterBaseArgs,
+}
+
+/// `t2l adapter diff`
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// First adapter: a PEFT folder, or a GGUF file
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// Second adapter
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    /// Draw a heat map (SVG) here too
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub base: AdapterBaseArgs,
 }
 
 /// `t2l models …`

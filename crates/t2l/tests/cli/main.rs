@@ -1,5 +1,6 @@
 //! The program from outside, as a shell session would drive it.
 
+mod adapters;
 mod bad_input;
 mod contracts;
 #[cfg(unix)]

@@ -2,7 +2,7 @@
 
 use super::{Activation, DecoderConfig, RopeScaling, Sliding};
 use crate::BackboneError;
-use crate::gguf::GgufFile;
+use t2l_gguf::GgufFile;
 
 /// Tensor of frequency divisors: how llama.cpp writes Llama 3's scaling.
 const DIVISORS: &str = "rope_freqs.weight";

@@ -4,12 +4,12 @@ use std::{io::Write, path::Path};
 
 use super::{GgufError, GgufFile, GgufProblem};
 
-pub(crate) const STRING: u32 = 8;
-pub(crate) const ARRAY: u32 = 9;
+pub const STRING: u32 = 8;
+pub const ARRAY: u32 = 9;
 
 /// Bytes in the order in which the format has them.
 #[derive(Clone, Default)]
-pub(crate) struct Bytes(pub Vec<u8>);
+pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {
     pub fn u8(mut self, value: u8) -> Self {

@@ -1,19 +1,20 @@
 //! `t2l adapter inspect`: what an adapter's files hold.
 
-use t2l::adapter::{inspect, peft};
-use t2l::core::device;
+use t2l::adapter::inspect;
 
-use super::args::{AdapterCommand, Global};
-use super::output;
+use super::super::args::{Global, InspectArgs};
+use super::super::output;
 
-pub fn run(command: &AdapterCommand, global: &Global) -> anyhow::Result<()> {
-    let AdapterCommand::Inspect { adapter } = command;
-    let adapter = peft::load(adapter, &device::parse(&global.device)?)?;
-    let inspection = inspect(&adapter);
+pub fn run(args: &InspectArgs, global: &Global) -> anyhow::Result<()> {
+    let loaded = super::load(&args.adapter, super::named_base(&args.base)?.as_ref(), global)?;
+    let inspection = inspect(&loaded.adapter);
     if global.json {
         return output::json(&inspection);
     }
     let kind = if inspection.use_rslora { "rank-stabilised" } else { "plain" };
+    if let Some(description) = &loaded.description {
+        println!("description {description}");
+    }
     println!("base model  {}", inspection.base_model);
     println!("rank        {}", inspection.rank);
     println!("alpha       {} ({kind}, scaling {:.4})", inspection.alpha, inspection.scaling);

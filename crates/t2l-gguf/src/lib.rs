@@ -6,17 +6,37 @@
 //! `general.alignment`, the tensors' data. Quantised types pack 32 or 256 values of a row into a block
 //! with its own scale; [`GgufFile::read_f32`] gives exactly the numbers that such a block stands for.
 //!
-//! A file may come from anywhere, so nothing in it is believed: see [`GgufProblem`].
+//! A file may come from anywhere, so nothing in it is believed: see [`GgufProblem`]. [`GgufWriter`] writes such files.
+//!
+//! ```
+//! use t2l_gguf::{GgufFile, GgufWriter, Value, WrittenType};
+//!
+//! let folder = tempfile::tempdir().unwrap();
+//! let path = folder.path().join("two.gguf");
+//! let mut writer = GgufWriter::new();
+//! writer.entry("general.architecture", Value::String("llama".into()));
+//! writer.tensor("matrix", &[2, 3], WrittenType::F32);
+//! let mut bytes = Vec::new();
+//! writer.write(&mut bytes, |_| Ok::<_, std::io::Error>(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])).unwrap();
+//! std::fs::write(&path, bytes).unwrap();
+//!
+//! let file = GgufFile::open(&path).unwrap();
+//! assert_eq!(file.str("general.architecture").unwrap(), "llama");
+//! assert_eq!(file.read_f32("matrix").unwrap()[5], 6.0);
+//! ```
 
 mod error;
 mod header;
 mod k_quants;
+mod mapped;
 mod quants;
 mod tensor;
 mod value;
+mod writer;
 
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+#[allow(missing_docs, clippy::unwrap_used)]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -28,8 +48,10 @@ use std::{
 use memmap2::Mmap;
 
 pub use error::{GgufError, GgufProblem};
+pub use mapped::map_file;
 pub use tensor::{TensorInfo, TensorType};
 pub use value::{Array, FromValue, Value};
+pub use writer::{GgufWriter, WrittenType};
 
 /// An open GGUF file. The weights stay on disk until they are asked for.
 #[derive(Debug)]
@@ -46,7 +68,7 @@ impl GgufFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GgufError> {
         let path = path.as_ref();
         let with_path = |problem| GgufError::new(path, problem);
-        let map = crate::mapped::map_file(path).map_err(|error| with_path(error.into()))?;
+        let map = map_file(path).map_err(|error| with_path(error.into()))?;
         let header::Header { metadata, tensors } = header::parse(&map).map_err(with_path)?;
         let by_name = tensors.iter().enumerate().map(|(index, tensor)| (tensor.name.clone(), index)).collect();
         Ok(Self { path: path.to_path_buf(), map, metadata, tensors, by_name })

@@ -1,8 +1,9 @@
-//! adapter_model.safetensors: eight bytes of header length, a JSON header, then the values of each tensor in turn.
+//! Safetensors files: eight bytes of header length, a JSON header, then the values of each tensor in turn.
 //!
 //! The header is checked against the file's real length before any value is read, and values are read and written
 //! one tensor at a time.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,24 +13,30 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Map, Value, json};
 
-use super::file;
-use crate::AdapterError;
+use crate::{AdapterError, files};
 
 /// The format's own limit on headers.
 const HEADER_LIMIT: u64 = 100_000_000;
 
 /// A weights file whose header has been checked; its values come next.
 #[derive(Debug)]
-pub(super) struct WeightsFile {
+pub(crate) struct WeightsFile {
     path: PathBuf,
     file: BufReader<File>,
+    /// Free text that the header carries.
+    notes: HashMap<String, String>,
     /// Name and shape, type and bytes of each tensor, in file order without gaps.
     tensors: Vec<(String, TensorInfo)>,
 }
 
 impl WeightsFile {
-    pub(super) fn open(path: &Path) -> Result<Self, AdapterError> {
-        let (file, length) = file::open(path)?;
+    pub(crate) fn open(path: &Path) -> Result<Self, AdapterError> {
+        Ok(Self::open_with_header(path)?.0)
+    }
+
+    /// The file and its header's bytes, as they are.
+    pub(crate) fn open_with_header(path: &Path) -> Result<(Self, Vec<u8>), AdapterError> {
+        let (file, length) = files::open(path)?;
         let mut file = BufReader::new(file);
         let wrong = |reason: String| AdapterError::weights(path, reason);
         if length < 8 {
@@ -51,15 +58,31 @@ impl WeightsFile {
         }
         let names = metadata.offset_keys();
         let tensors = names.into_iter().filter_map(|n| metadata.info(&n).cloned().map(|i| (n, i))).collect();
-        Ok(Self { path: path.to_owned(), file, tensors })
+        let notes = metadata.metadata().clone().unwrap_or_default();
+        Ok((Self { path: path.to_owned(), file, notes, tensors }, header))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Name, type and shape of each tensor, in file order.
+    pub(crate) fn tensors(&self) -> &[(String, TensorInfo)] {
+        &self.tensors
+    }
+
+    /// The next bytes of the values: those of each tensor in turn.
+    pub(crate) fn values(&mut self) -> &mut impl Read {
+        &mut self.file
+    }
+
+    /// An entry of the header's free text.
+    pub(crate) fn note(&self, key: &str) -> Option<&str> {
+        self.notes.get(key).map(String::as_str)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Name and shape of each tensor; all are checked to be matrices of a type that is read.
-    pub(super) fn matrices(&self) -> Result<Vec<(&str, [usize; 2])>, AdapterError> {
+    pub(crate) fn matrices(&self) -> Result<Vec<(&str, [usize; 2])>, AdapterError> {
         let check = |(_, info): &(String, TensorInfo)| match *info.shape.as_slice() {
             _ if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
                 Err(format!("has type {:?}; F32, F16 and BF16 are read", info.dtype))
@@ -75,7 +98,7 @@ impl WeightsFile {
     }
 
     /// Hands over the values of each tensor in turn, as f32; all are finite.
-    pub(super) fn read(mut self, mut take: impl FnMut(&str, Vec<f32>)) -> Result<(), AdapterError> {
+    pub(crate) fn read(mut self, mut take: impl FnMut(&str, Vec<f32>)) -> Result<(), AdapterError> {
         for (name, info) in &self.tensors {
             let mut bytes = vec![0; info.data_offsets.1.saturating_sub(info.data_offsets.0)];
             self.file.read_exact(&mut bytes).map_err(AdapterError::io(&self.path))?;
@@ -89,7 +112,8 @@ impl WeightsFile {
     }
 }
 
-fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+/// Bytes of a type as f32 values.
+pub(crate) fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::F16 => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
         Dtype::BF16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
@@ -98,7 +122,7 @@ fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
 }
 
 /// f32 values as bytes of another type; values too large for it become infinite.
-fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {
+pub(crate) fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {
     match dtype {
         Dtype::F16 => values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
         Dtype::BF16 => values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
@@ -107,7 +131,7 @@ fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {
 }
 
 /// Whether a value stays finite in another type.
-pub(super) fn fits(dtype: Dtype, value: f32) -> bool {
+pub(crate) fn fits(dtype: Dtype, value: f32) -> bool {
     match dtype {
         Dtype::F16 => f16::from_f32(value).is_finite(),
         Dtype::BF16 => bf16::from_f32(value).is_finite(),
@@ -116,7 +140,7 @@ pub(super) fn fits(dtype: Dtype, value: f32) -> bool {
 }
 
 /// Writes a header, then whatever `values` gives for each tensor; the same input gives the same bytes.
-pub(super) fn write(
+pub(crate) fn write(
     path: &Path,
     metadata: &[(&str, &str)],
     dtype: Dtype,

@@ -1,13 +1,19 @@
-//! Small careful steps on the file system.
+//! Small careful steps on the file system: what is read is bounded, what is written appears whole or not at all.
+
+mod folder;
+mod whole;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub(crate) use folder::{publish, publish_new};
+pub(crate) use whole::write_whole;
+
 use crate::AdapterError;
 
 /// Opens a plain file and says how long it is; pipes and folders are refused before they can block.
-pub(super) fn open(path: &Path) -> Result<(File, u64), AdapterError> {
+pub(crate) fn open(path: &Path) -> Result<(File, u64), AdapterError> {
     let about = std::fs::metadata(path).map_err(AdapterError::io(path))?;
     if !about.is_file() {
         return Err(AdapterError::io(path)(std::io::Error::other("is not a plain file")));
@@ -18,7 +24,7 @@ pub(super) fn open(path: &Path) -> Result<(File, u64), AdapterError> {
 }
 
 /// The bytes of a file that must not be longer than `limit`.
-pub(super) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterError> {
+pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterError> {
     let (file, length) = open(path)?;
     let too_long = || AdapterError::Config { path: path.to_owned(), reason: format!("is longer than {limit} bytes") };
     if length > limit {
@@ -30,7 +36,7 @@ pub(super) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterErro
 }
 
 /// Makes a folder's entries durable where the system has a way to.
-pub(super) fn sync_folder(folder: &Path) {
+pub(crate) fn sync_folder(folder: &Path) {
     #[cfg(unix)]
     if let Ok(folder) = File::open(folder) {
         // Some file systems cannot sync a folder; the rename has happened all the same.

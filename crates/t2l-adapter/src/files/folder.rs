@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::file::sync_folder;
-use super::{CONFIG, WEIGHTS};
+use super::sync_folder;
 use crate::AdapterError;
 
-/// Lets `write` put both files into a hidden folder, then moves them to where they belong.
+/// Lets `write` put files of the given names into a hidden folder, then moves them to where they belong.
 ///
-/// A folder that does not exist yet is renamed into place whole. In one that exists, the two files alone are replaced,
-/// and put back should that fail; the old configuration goes first, so that no moment pairs it with new weights.
-pub(super) fn publish(
+/// A folder that does not exist yet is renamed into place whole. In one that exists, these files alone are replaced, and
+/// put back should that fail; the first of them, which makes sense of the others, goes first and comes last, so that no
+/// moment pairs it with those of another adapter.
+pub(crate) fn publish(
     folder: &Path,
+    names: &[&str],
     force: bool,
     write: impl FnOnce(&Path) -> Result<(), AdapterError>,
 ) -> Result<(), AdapterError> {
@@ -27,42 +28,58 @@ pub(super) fn publish(
         Some(_) => {
             let aside = hidden_folder(folder)?;
             write(aside.path())?;
-            replace(folder, aside.path())?;
+            replace(folder, aside.path(), names)?;
             sync_folder(folder);
             Ok(())
         }
-        None => {
-            let parent = match folder.parent() {
-                Some(parent) if parent != Path::new("") => parent,
-                _ => Path::new("."),
-            };
-            let made = Ancestors::make(parent)?;
-            let aside = hidden_folder(parent)?;
-            write(aside.path())?;
-            sync_folder(aside.path());
-            std::fs::rename(aside.path(), folder).map_err(AdapterError::io(folder))?;
-            sync_folder(parent);
-            // The one has been moved away, the other is wanted: nothing is left to clean up.
-            let _ = aside.keep();
-            made.keep();
-            Ok(())
-        }
+        None => publish_new(folder, write),
+    }
+}
+
+/// Lets `write` fill a hidden folder, then renames it into place. There must be nothing yet, or an empty folder.
+pub(crate) fn publish_new(
+    folder: &Path,
+    write: impl FnOnce(&Path) -> Result<(), AdapterError>,
+) -> Result<(), AdapterError> {
+    let parent = parent(folder);
+    let made = Ancestors::make(parent)?;
+    let aside = hidden_folder(parent)?;
+    write(aside.path())?;
+    sync_folder(aside.path());
+    std::fs::rename(aside.path(), folder).map_err(AdapterError::io(folder))?;
+    sync_folder(parent);
+    // The one has been moved away, the other is wanted: nothing is left to clean up.
+    let _ = aside.keep();
+    made.keep();
+    Ok(())
+}
+
+/// The folder in which a path lies.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
     }
 }
 
 fn hidden_folder(parent: &Path) -> Result<TempDir, AdapterError> {
-    tempfile::Builder::new().prefix(".adapter-").tempdir_in(parent).map_err(AdapterError::io(parent))
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".adapter-");
+    // As any new folder, minus what the user's mask takes; temporary ones would be closed to everybody else.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    builder.tempdir_in(parent).map_err(AdapterError::io(parent))
 }
 
-fn replace(folder: &Path, aside: &Path) -> Result<(), AdapterError> {
+fn replace(folder: &Path, aside: &Path, names: &[&str]) -> Result<(), AdapterError> {
     let old = |name: &str| aside.join(format!("old-{name}"));
     let mut steps: Vec<(PathBuf, PathBuf)> = vec![];
-    for name in [CONFIG, WEIGHTS] {
+    for name in names {
         if folder.join(name).symlink_metadata().is_ok() {
             steps.push((folder.join(name), old(name)));
         }
     }
-    for name in [WEIGHTS, CONFIG] {
+    for name in names.iter().rev() {
         steps.push((aside.join(name), folder.join(name)));
     }
     let mut done: Vec<&(PathBuf, PathBuf)> = vec![];
@@ -79,17 +96,17 @@ fn replace(folder: &Path, aside: &Path) -> Result<(), AdapterError> {
 }
 
 /// Folders made on the way to the target, removed again unless kept.
-struct Ancestors(Vec<PathBuf>);
+pub(super) struct Ancestors(Vec<PathBuf>);
 
 impl Ancestors {
-    fn make(folder: &Path) -> Result<Self, AdapterError> {
+    pub(super) fn make(folder: &Path) -> Result<Self, AdapterError> {
         let missing = folder.ancestors().take_while(|a| *a != Path::new("") && !a.exists());
         let made = Self(missing.map(Path::to_owned).collect());
         std::fs::create_dir_all(folder).map_err(AdapterError::io(folder))?;
         Ok(made)
     }
 
-    fn keep(mut self) {
+    pub(super) fn keep(mut self) {
         self.0.clear();
     }
 }
