@@ -44,6 +44,9 @@ pub enum Command {
     /// Look into adapter files
     #[command(subcommand)]
     Adapter(AdapterCommand),
+    /// Make a checkpoint of somebody else's hypernetwork
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Fetch and find model files
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -265,6 +268,27 @@ pub enum AdapterCommand {
         #[arg(value_name = "DIR")]
         adapter: PathBuf,
     },
+}
+
+/// `t2l import …`
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// A training folder of the published Text-to-LoRA code: hypermod.pt, args.yaml, adapter_config.json
+    Sakana(SakanaArgs),
+}
+
+/// `t2l import sakana`
+#[derive(Debug, Args)]
+pub struct SakanaArgs {
+    /// Training folder
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Folder to write the checkpoint to; an earlier checkpoint there is replaced
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// config.json of the base model, for hypernetworks whose tensors do not tell the widths of its modules
+    #[arg(long, value_name = "FILE")]
+    pub base_config: Option<PathBuf>,
 }
 
 /// `t2l models …`

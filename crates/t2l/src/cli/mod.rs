@@ -6,6 +6,7 @@ mod ask;
 mod chat;
 mod eval;
 mod generate;
+mod import;
 mod models;
 mod output;
 mod train;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Train(command) => return train::run(&command, global),
         Command::Eval(args) => eval::run(&args, global)?,
         Command::Adapter(command) => adapter::run(&command, global)?,
+        Command::Import(command) => import::run(&command, global)?,
         Command::Models(command) => models::run(&command, global)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod contracts;
+mod import;
 mod training;
 
 use std::path::{Path, PathBuf};
