@@ -30,7 +30,8 @@ impl AdapterConfig {
         let config: Self =
             serde_json::from_slice(&bytes).map_err(|e| ImportError::file(path, format!("cannot be read: {e}")))?;
         // What would give adapters another shape or another meaning than the hypernetwork's heads.
-        let changes = ["rank_pattern", "alpha_pattern", "layers_to_transform", "use_dora", "fan_in_fan_out", "lora_bias"];
+        let changes =
+            ["rank_pattern", "alpha_pattern", "layers_to_transform", "use_dora", "fan_in_fan_out", "lora_bias"];
         for key in changes {
             let unset = match config.rest.get(key) {
                 None | Some(Value::Null | Value::Bool(false)) => true,
@@ -39,7 +40,10 @@ impl AdapterConfig {
                 Some(_) => false,
             };
             if !unset {
-                return Err(ImportError::file(path, format!("sets {key}, which a hypernetwork's adapters cannot have")));
+                return Err(ImportError::file(
+                    path,
+                    format!("sets {key}, which a hypernetwork's adapters cannot have"),
+                ));
             }
         }
         Ok(config)

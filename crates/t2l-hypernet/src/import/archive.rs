@@ -135,9 +135,7 @@ fn strings(path: &Path, file: File, length: u64) -> Result<Vec<String>, ImportEr
     read.map_err(|e| ImportError::file(path, format!("its data.pkl cannot be read: {e}")))?;
     match scan(&pickle) {
         Ok(scan) => Ok(scan.strings),
-        Err(ScanError::Refused(name)) => {
-            Err(ImportError::Refused { path: path.to_owned(), name: printable(&name) })
-        }
+        Err(ScanError::Refused(name)) => Err(ImportError::Refused { path: path.to_owned(), name: printable(&name) }),
         Err(ScanError::Malformed(reason)) => Err(ImportError::file(path, reason)),
     }
 }

@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn a_hundred_digits_do_not_matter() {
-        let text = format!("shared_AB_head: true\nsave_freq: 1{}\nlr: 2.5e-05\nnested:\n  a:\n  - b\n", "0".repeat(100));
+        let text =
+            format!("shared_AB_head: true\nsave_freq: 1{}\nlr: 2.5e-05\nnested:\n  a:\n  - b\n", "0".repeat(100));
         assert!(load(&text).expect("args").shared_AB_head);
     }
 

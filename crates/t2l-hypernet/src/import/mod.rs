@@ -62,7 +62,8 @@ pub fn sakana(folder: &Path, base_config: Option<&Path>, device: &Device) -> Res
     let archive = Archive::open(&folder.join(STATE))?;
     adapter.check_modules(&adapter_path, &archive.modules)?;
 
-    let base_model = [&adapter.base_model_name_or_path, &args.model_dir].into_iter().flatten().find(|id| !id.is_empty());
+    let base_model =
+        [&adapter.base_model_name_or_path, &args.model_dir].into_iter().flatten().find(|id| !id.is_empty());
     let Some(base_model) = base_model.cloned() else {
         return Err(ImportError::file(&adapter_path, "has no base_model_name_or_path, nor has args.yaml a model_dir"));
     };

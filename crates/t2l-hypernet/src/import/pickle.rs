@@ -64,8 +64,9 @@ pub(super) fn scan(pickle: &[u8]) -> Result<Scan, ScanError> {
     loop {
         let (at, opcode) = (rest.at, rest.take(1)?[0]);
         let Some(operand) = operand(opcode) else {
-            let reason =
-                format!("has opcode {opcode:#04x} at byte {at} of its pickle, which torch.save (protocol 2) never writes");
+            let reason = format!(
+                "has opcode {opcode:#04x} at byte {at} of its pickle, which torch.save (protocol 2) never writes"
+            );
             return Err(ScanError::Malformed(reason));
         };
         match operand {
@@ -76,7 +77,8 @@ pub(super) fn scan(pickle: &[u8]) -> Result<Scan, ScanError> {
             Operand::Text(width) => {
                 let length = rest.length(width)?;
                 let text = std::str::from_utf8(rest.take(length)?);
-                let text = text.map_err(|_| ScanError::Malformed(format!("its pickle's text at byte {at} is not UTF-8")))?;
+                let text =
+                    text.map_err(|_| ScanError::Malformed(format!("its pickle's text at byte {at} is not UTF-8")))?;
                 scan.strings.push(text.to_owned());
             }
             Operand::Long => {

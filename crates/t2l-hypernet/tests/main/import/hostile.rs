@@ -69,7 +69,11 @@ fn calls_are_refused_by_name_and_never_made() {
         // As an item, as state of the dictionary, as the whole file.
         let mut item = Pickle::default();
         item.text("zzz").raw(&call).raw(b"s");
-        let pickles = [state().pickle(&item.0), state().pickle(&[&call[..], b"b"].concat()), [b"\x80\x02", &call[..], b"."].concat()];
+        let pickles = [
+            state().pickle(&item.0),
+            state().pickle(&[&call[..], b"b"].concat()),
+            [b"\x80\x02", &call[..], b"."].concat(),
+        ];
         for pickle in pickles {
             let message = refused(&stored(&pickle));
             assert!(message.contains(&format!("{module}.{name}")), "{message}");
@@ -77,7 +81,9 @@ fn calls_are_refused_by_name_and_never_made() {
     }
     assert!(!victim.exists());
     // By the other ways that pickles have.
-    for other in [&b"(X\x02\x00\x00\x00idios\nsystem\n."[..], b"\x8c\x02os\x8c\x06system\x93\x8c\x02id\x85R.", b"\x82\x01."] {
+    for other in
+        [&b"(X\x02\x00\x00\x00idios\nsystem\n."[..], b"\x8c\x02os\x8c\x06system\x93\x8c\x02id\x85R.", b"\x82\x01."]
+    {
         refused(&stored(&[b"\x80\x02", other].concat()));
     }
 }
@@ -124,7 +130,9 @@ fn shapes_without_values_are_refused() {
         stored(&pickle.0)
     };
     let most = i32::MAX as usize;
-    for shape in [vec![1 << 62, 1 << 62], vec![most, most], vec![most], vec![usize::MAX >> 1, 1], vec![1 << 62, 1 << 62, 0]] {
+    for shape in
+        [vec![1 << 62, 1 << 62], vec![most, most], vec![most], vec![usize::MAX >> 1, 1], vec![1 << 62, 1 << 62, 0]]
+    {
         for declared in [1, most] {
             refused(&with(&shape, &strides(&[1, 1, 1][..shape.len()]), declared));
             // A view that repeats one value.

@@ -36,7 +36,14 @@ impl Pickle {
     }
 
     /// `_rebuild_tensor_v2` of a storage.
-    pub fn tensor(&mut self, storage: &str, kind: &str, stored: usize, shape: &[usize], strides: &[usize]) -> &mut Self {
+    pub fn tensor(
+        &mut self,
+        storage: &str,
+        kind: &str,
+        stored: usize,
+        shape: &[usize],
+        strides: &[usize],
+    ) -> &mut Self {
         self.raw(b"ctorch._utils\n_rebuild_tensor_v2\n((").text("storage");
         self.raw(format!("ctorch\n{kind}\n").as_bytes()).text(storage).text("cpu");
         self.int(stored);

@@ -34,8 +34,10 @@ fn reference_folders_are_imported() {
             checkpoint.save(&target, Dtype::F32).expect("saved");
             let hypernet = Checkpoint::load(&target, &device()).expect("loaded").hypernet;
             let tasks = file(&expected, "task_emb.safetensors");
-            let input = tasks.iter().find(|(_, t)| t.shape.last() == Some(&hypernet.config.embedding)).expect("input").1;
-            let input = Tensor::from_data(burn::tensor::TensorData::new(input.f32(), [1, input.values.len()]), &device());
+            let input =
+                tasks.iter().find(|(_, t)| t.shape.last() == Some(&hypernet.config.embedding)).expect("input").1;
+            let input =
+                Tensor::from_data(burn::tensor::TensorData::new(input.f32(), [1, input.values.len()]), &device());
             compare(case, &hypernet, input, &file(&expected, "adapter_model.safetensors"));
         }
         Ok(())
@@ -96,17 +98,27 @@ fn compare(case: &Path, hypernet: &Hypernet, tasks: Tensor<2>, expected: &Tensor
 /// args.yaml as the published trainer writes it, its lies included.
 fn yaml(config: &Value) -> String {
     let keys = [
-        "training_task", "shared_AB_head", "autoreg_gen", "learnable_pos_emb", "hypernet_latent_size", "head_in_size",
-        "factorized", "delta_w_scaling", "pred_z_score", "use_one_hot_task_emb",
+        "training_task",
+        "shared_AB_head",
+        "autoreg_gen",
+        "learnable_pos_emb",
+        "hypernet_latent_size",
+        "head_in_size",
+        "factorized",
+        "delta_w_scaling",
+        "pred_z_score",
+        "use_one_hot_task_emb",
     ];
-    let mut text: String = keys.iter().map(|key| format!("{key}: {}\n", config[key].to_string().replace('"', ""))).collect();
+    let mut text: String =
+        keys.iter().map(|key| format!("{key}: {}\n", config[key].to_string().replace('"', ""))).collect();
     text.push_str(&format!("encoder_type: linear\nhead_use_bias: false\nsave_freq: 1{}\n", "0".repeat(100)));
     text.push_str("emb_model: Alibaba-NLP/gte-large-en-v1.5\nmt_lora_path: null\nnested:\n  deep:\n  - You solve.\n");
     text
 }
 
 fn adapter(config: &Value) -> Value {
-    let mut modules: Vec<&str> = config["target_modules"].as_array().expect("a list").iter().flat_map(Value::as_str).collect();
+    let mut modules: Vec<&str> =
+        config["target_modules"].as_array().expect("a list").iter().flat_map(Value::as_str).collect();
     modules.sort_unstable();
     json!({
         "base_model_name_or_path": "tiny/backbone", "r": config["r"], "lora_alpha": config["lora_alpha"],

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 use t2l_hypernet::import::ImportError;
-use t2l_hypernet::{Arch, Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target, TaskEncoder, import};
+use t2l_hypernet::{
+    Arch, Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target, TaskEncoder, import,
+};
 use tempfile::TempDir;
 
 use super::pt::{self, State};
@@ -91,7 +93,8 @@ fn every_kind_arrives_as_it_was() {
             {
                 let conditioning = if learnable_positions { Conditioning::OneHot } else { Conditioning::Text };
                 let learnable_positions = learnable_positions && arch.by_rank();
-                let mut config = HypernetConfig { task_encoder, learnable_positions, target, conditioning, ..small(arch) };
+                let mut config =
+                    HypernetConfig { task_encoder, learnable_positions, target, conditioning, ..small(arch) };
                 if task_encoder == TaskEncoder::Discrete {
                     // 64 + layers + modules, even for the rotation.
                     config.layout.layers = 4;
@@ -104,7 +107,8 @@ fn every_kind_arrives_as_it_was() {
                 assert_eq!(found.manifest.encoder.id, encoder);
                 let all = hypernet.parameters.iter().chain(hypernet.buffers.iter());
                 for (name, entry) in all {
-                    let there = found.hypernet.parameters.entry(name).or(found.hypernet.buffers.entry(name)).expect(name);
+                    let there =
+                        found.hypernet.parameters.entry(name).or(found.hypernet.buffers.entry(name)).expect(name);
                     assert_eq!(values(there.values.clone()), values(entry.values.clone()), "{name}");
                 }
             }
@@ -156,12 +160,17 @@ fn old_checkpoints_need_the_base_models_config() {
     let error = import_with(&bare, &args(&config), &adapter(), None).expect_err("not told");
     assert!(matches!(error, ImportError::BaseConfigNeeded { .. }), "{error}");
     let message = error.to_string();
-    assert!(message.contains("hypermod.pt") && message.contains("v_proj") && message.contains("--base-config"), "{message}");
+    assert!(
+        message.contains("hypermod.pt") && message.contains("v_proj") && message.contains("--base-config"),
+        "{message}"
+    );
 
     let found = import_with(&bare, &args(&config), &adapter(), Some(base(3, 6, 3))).expect("told");
     assert_eq!(found.hypernet.config, config);
     let tasks = embeddings(2, 5, 1);
-    let generated = |h: &Hypernet| values(h.forward(&h.parameters, tasks.clone(), None).expect("forward").factors.modules[1].b.clone());
+    let generated = |h: &Hypernet| {
+        values(h.forward(&h.parameters, tasks.clone(), None).expect("forward").factors.modules[1].b.clone())
+    };
     assert_eq!(generated(&found.hypernet), generated(&hypernet));
     // The statistics tell as well as offsets do.
     for part in ["AB_offset", "mean_", "std_"] {
@@ -170,7 +179,9 @@ fn old_checkpoints_need_the_base_models_config() {
         assert_eq!(import_with(&state, &args(&config), &adapter(), None).expect("told").hypernet.config, config);
     }
     // Another base model than the tensors were made for.
-    for (state, other) in [(&state, base(3, 6, 2)), (&state, base(2, 6, 3)), (&bare, base(2, 6, 3)), (&bare, base(3, 9, 5))] {
+    for (state, other) in
+        [(&state, base(3, 6, 2)), (&state, base(2, 6, 3)), (&bare, base(2, 6, 3)), (&bare, base(3, 9, 5))]
+    {
         let error = import_with(state, &args(&config), &adapter(), Some(other)).expect_err("another model").to_string();
         assert!(error.contains("config.json") || error.contains("layers") || error.contains("heads."), "{error}");
     }
@@ -228,7 +239,10 @@ fn files_at_odds_with_each_other_are_named() {
     let mut more = state.clone();
     more.tensors.push(("surprise.\u{1b}[31m".into(), vec![1], vec![1.0]));
     let message = error(&more, &args(&config), &adapter());
-    assert!(message.contains("surprise") && message.contains("does not belong") && !message.contains('\u{1b}'), "{message}");
+    assert!(
+        message.contains("surprise") && message.contains("does not belong") && !message.contains('\u{1b}'),
+        "{message}"
+    );
     let none = state.clone().without("heads.");
     assert!(error(&none, &args(&config), &json!({"r": 2, "lora_alpha": 8})).contains("not a hypernetwork"));
     let twice = {
