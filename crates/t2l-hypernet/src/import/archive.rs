@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -55,6 +55,9 @@ impl Archive {
                 modules.push(module.to_owned());
             }
         }
+        if modules.is_empty() {
+            return Err(ImportError::file(path, "has no tensor heads.<module>.weight: not a hypernetwork"));
+        }
         Ok(Self { path: path.to_owned(), modules, tensors })
     }
 
@@ -101,9 +104,12 @@ impl Archive {
 }
 
 /// The strings of the pickle, after looking at every entry of the archive.
-fn strings(path: &Path, file: File, length: u64) -> Result<Vec<String>, ImportError> {
+fn strings(path: &Path, mut file: File, length: u64) -> Result<Vec<String>, ImportError> {
+    if !is_zip(&mut file).map_err(|e| crate::HypernetError::io(path)(e))? {
+        return Err(ImportError::file(path, "is not a whole zip archive as torch.save writes it since PyTorch 1.6"));
+    }
     let invalid = |e: zip::result::ZipError| {
-        ImportError::file(path, format!("is not a zip archive as torch.save writes it since PyTorch 1.6: {e}"))
+        ImportError::file(path, format!("is not a zip archive as torch.save writes it: {e}"))
     };
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(invalid)?;
     let (mut total, mut pickles) = (0u64, Vec::new());
@@ -138,4 +144,17 @@ fn strings(path: &Path, file: File, length: u64) -> Result<Vec<String>, ImportEr
         Err(ScanError::Refused(name)) => Err(ImportError::Refused { path: path.to_owned(), name: printable(&name) }),
         Err(ScanError::Malformed(reason)) => Err(ImportError::file(path, reason)),
     }
+}
+
+/// Whether a file starts and ends as a zip archive without a comment; nobody has to look for its end then.
+fn is_zip(file: &mut File) -> std::io::Result<bool> {
+    let (mut start, mut end) = ([0; 4], [0; 22]);
+    if file.metadata()?.len() < 26 {
+        return Ok(false);
+    }
+    file.read_exact(&mut start)?;
+    file.seek(SeekFrom::End(-22))?;
+    file.read_exact(&mut end)?;
+    file.rewind()?;
+    Ok(&start == b"PK\x03\x04" && end.starts_with(b"PK\x05\x06"))
 }

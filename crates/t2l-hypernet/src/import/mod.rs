@@ -25,7 +25,6 @@ use adapter::AdapterConfig;
 use archive::Archive;
 use args::Args;
 use base::BaseConfig;
-use error::printable;
 
 /// Name of the state dict inside a published folder.
 pub const STATE: &str = "hypermod.pt";
@@ -119,7 +118,7 @@ fn read(archive: &Archive, config: HypernetConfig, device: &Device) -> Result<Hy
             None => return Err(ImportError::tensor(&archive.path, &spec.name, "is missing")),
             Some(shape) => {
                 let reason = format!("has shape {shape:?}, the configuration asks for {:?}", spec.shape);
-                return Err(ImportError::tensor(&archive.path, &printable(&spec.name), reason));
+                return Err(ImportError::tensor(&archive.path, &spec.name, reason));
             }
         }
     }

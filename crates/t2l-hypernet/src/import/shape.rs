@@ -86,9 +86,6 @@ fn layout(
     base: Option<&BaseConfig>,
     one_hot_places: bool,
 ) -> Result<AdapterLayout, ImportError> {
-    if archive.modules.is_empty() {
-        return Err(ImportError::file(&archive.path, "has no tensor heads.<module>.weight: not a hypernetwork"));
-    }
     let depths = if one_hot_places {
         // Depth and type are one-hot beside the classes: the trunk's width tells their number.
         let width = columns(archive, "mixer.1.weight").unwrap_or(0);

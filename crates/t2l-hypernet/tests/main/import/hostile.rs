@@ -15,7 +15,9 @@ fn state() -> State {
 
 fn import_bytes(bytes: &[u8]) -> Result<(), ImportError> {
     let folder = TempDir::new().expect("a folder");
-    pt::folder(folder.path(), bytes, &args(&small(Arch::L)), &adapter());
+    // No list of modules, so that only the `.pt` can be at fault.
+    let adapter = serde_json::json!({ "base_model_name_or_path": "tiny", "r": 2, "lora_alpha": 8 });
+    pt::folder(folder.path(), bytes, &args(&small(Arch::L)), &adapter);
     import::sakana(folder.path(), None, &device()).map(drop)
 }
 
@@ -46,7 +48,7 @@ fn every_cut_is_an_error() {
 fn flipped_bits_never_panic() {
     let bytes = state().bytes(b"");
     // The pickle lies in front, the directory at the end.
-    let places = (0..6000).step_by(7).chain(bytes.len() - 4000..bytes.len());
+    let places = (0..6000).step_by(7).chain((bytes.len() - 4000..bytes.len()).step_by(3));
     for (i, at) in places.enumerate() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1 << (i % 8);
@@ -72,7 +74,7 @@ fn calls_are_refused_by_name_and_never_made() {
         let pickles = [
             state().pickle(&item.0),
             state().pickle(&[&call[..], b"b"].concat()),
-            [b"\x80\x02", &call[..], b"."].concat(),
+            [&b"\x80\x02"[..], &call, b"."].concat(),
         ];
         for pickle in pickles {
             let message = refused(&stored(&pickle));
@@ -84,7 +86,7 @@ fn calls_are_refused_by_name_and_never_made() {
     for other in
         [&b"(X\x02\x00\x00\x00idios\nsystem\n."[..], b"\x8c\x02os\x8c\x06system\x93\x8c\x02id\x85R.", b"\x82\x01."]
     {
-        refused(&stored(&[b"\x80\x02", other].concat()));
+        refused(&stored(&[&b"\x80\x02"[..], other].concat()));
     }
 }
 
@@ -113,7 +115,7 @@ fn compressed_and_lying_entries_are_refused() {
     // Two pickles, and one too long.
     let two = vec![("other/data.pkl".to_owned(), state().pickle(b""))];
     assert!(refused(&archive(&state().pickle(b""), &two, CompressionMethod::Stored)).contains("data.pkl"));
-    let long = [b"\x80\x02", &vec![b'N'; 2 << 20][..], b"."].concat();
+    let long = [&b"\x80\x02"[..], &vec![b'N'; 2 << 20], b"."].concat();
     assert!(refused(&stored(&long)).contains("data.pkl"));
     // Other containers of older PyTorch, and what is no container.
     for other in [&b"\x80\x02}."[..], b"", b"PK\x05\x06", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."] {
@@ -145,7 +147,7 @@ fn shapes_without_values_are_refused() {
     let mut pickle = Pickle::default();
     pickle.raw(b"\x80\x02}(");
     for i in 0..2000 {
-        pickle.text(&format!("t{i}")).tensor("0", "FloatStorage", 36, &[36], &[1]);
+        pickle.text(&format!("t{i}")).tensor("0", "FloatStorage", 36, &[1000], &[0]);
     }
     pickle.raw(b"u.");
     assert!(refused(&stored(&pickle.0)).contains("larger than their file"));
@@ -153,7 +155,7 @@ fn shapes_without_values_are_refused() {
 
 #[test]
 fn deep_and_doubling_pickles_end() {
-    let deep = [b"\x80\x02", &b"]".repeat(500_000)[..], &b"a".repeat(499_999)[..], b"."].concat();
+    let deep = [&b"\x80\x02"[..], &b"]".repeat(500_000)[..], &b"a".repeat(499_999)[..], b"."].concat();
     refused(&stored(&deep));
     // Each list holds the last one twice.
     let mut doubling = b"\x80\x02]q\x00".to_vec();
