@@ -51,6 +51,7 @@ pub struct Builder {
     device: Option<String>,
     checkpoint: CheckpointSource,
     cache: Option<PathBuf>,
+    encoder: Option<String>,
 }
 
 impl Builder {
@@ -65,6 +66,15 @@ impl Builder {
     #[must_use]
     pub fn checkpoint(mut self, path: impl Into<PathBuf>) -> Self {
         self.checkpoint = CheckpointSource::Path(path.into());
+        self
+    }
+
+    /// Where the checkpoint's text encoder lies, for one that `t2l models` does not know: a folder, or a name.
+    ///
+    /// It has to be the encoder that the checkpoint names.
+    #[must_use]
+    pub fn encoder(mut self, encoder: impl Into<String>) -> Self {
+        self.encoder = Some(encoder.into());
         self
     }
 
@@ -99,15 +109,26 @@ impl Builder {
         }
         let models = Models::new(self.cache)?;
         let reference = checkpoint.manifest.encoder.clone();
-        let folder = fetch(&models, &reference, progress)?;
+        let given = self.encoder.as_deref();
+        let place = ModelRef { name: given.map(str::to_owned).or(reference.name.clone()), ..reference.clone() };
+        if let Some(other) = given.and_then(|name| models.known(name)).filter(|model| model.hub_id != reference.id) {
+            return Err(Error::Invalid(another_encoder(&reference.id, other.hub_id)));
+        }
+        let folder = match fetch(&models, &place, progress) {
+            Err(Error::Model(error @ ModelError::Unknown { .. })) if given.is_none() => {
+                let id = &reference.id;
+                return Err(Error::Invalid(format!(
+                    "{error}; the checkpoint's encoder is {id}: name its folder with --encoder"
+                )));
+            }
+            other => other?,
+        };
         let encoder = BertEncoder::load(&folder, &device)?.with_id(&reference.id);
         let expected = checkpoint.hypernet.config.embedding;
         if encoder.width() != expected {
-            return Err(Error::Invalid(format!(
-                "encoder {} gives {} values, the hypernetwork reads {expected}: it was trained with another encoder",
-                reference.id,
-                encoder.width()
-            )));
+            let found =
+                format!("one in {} that gives {} values instead of {expected}", folder.display(), encoder.width());
+            return Err(Error::Invalid(another_encoder(&reference.id, &found)));
         }
         Ok(TextToLora { device, source: self.checkpoint, checkpoint, encoder, models })
     }
@@ -120,6 +141,12 @@ pub(crate) fn fetch(models: &Models, reference: &ModelRef, progress: &mut dyn Pr
         Err(ModelError::NotFetched { name }) => Ok(models.pull(name, progress)?),
         other => Ok(other?),
     }
+}
+
+fn another_encoder(wanted: &str, found: &str) -> String {
+    format!(
+        "the hypernetwork was trained with encoder {wanted}, and embeddings of another mean nothing to it; given was {found}"
+    )
 }
 
 /// Fails where adapters for one base model do not fit another.

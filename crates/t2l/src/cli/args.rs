@@ -58,6 +58,9 @@ pub struct CheckpointArgs {
     /// Hypernetwork: a folder, or its hypernet.safetensors; by default the one inside this program
     #[arg(long, env = "T2L_CHECKPOINT", value_name = "DIR|FILE")]
     pub checkpoint: Option<PathBuf>,
+    /// Where the checkpoint's text encoder lies, if `t2l models list` does not show it
+    #[arg(long, value_name = "NAME|DIR")]
+    pub encoder: Option<String>,
 }
 
 /// Which base model.

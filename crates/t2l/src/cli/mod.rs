@@ -41,6 +41,9 @@ fn text_to_lora(checkpoint: &CheckpointArgs, global: &Global) -> anyhow::Result<
     if let Some(path) = &checkpoint.checkpoint {
         builder = builder.checkpoint(path);
     }
+    if let Some(encoder) = &checkpoint.encoder {
+        builder = builder.encoder(encoder);
+    }
     Ok(builder.build_with(&mut Terminal::new())?)
 }
 

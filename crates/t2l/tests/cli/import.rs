@@ -25,6 +25,19 @@ fn reference_folders_become_checkpoints() {
         let output = t2l(&["import", "sakana", utf8(case), "-o", utf8(&target), "--base-config", utf8(&config)]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(text(&output.stdout).trim(), utf8(&target));
+        // Only its own encoder will do, and it has to be found.
+        let out = folder.path().join("adapter");
+        let generate = |more: &[&str]| {
+            let start = ["generate", "Sort words.", "--checkpoint", utf8(&target), "-o", utf8(&out)];
+            let output = t2l(&[&start[..], more].concat());
+            assert!(!output.status.success() && !out.exists());
+            text(&output.stderr)
+        };
+        let message = generate(&[]);
+        assert!(message.contains("Alibaba-NLP/gte-large-en-v1.5") && message.contains("--encoder"), "{message}");
+        let message = generate(&["--encoder", "all-minilm-l6-v2"]);
+        assert!(message.contains("trained with encoder Alibaba-NLP/gte-large-en-v1.5"), "{message}");
+        assert!(message.contains("sentence-transformers/all-MiniLM-L6-v2"), "{message}");
         Ok(())
     });
 }
