@@ -2,7 +2,8 @@
 //!
 //! A [`Hypernet`] holds its tensors under the names of the published PyTorch checkpoints and runs all tasks × layers ×
 //! modules as one batch, with the heads L, M and S of Text-to-LoRA (section 3.1) or the fourth combination of the
-//! published code. [`Checkpoint`] is how it is stored, with everything that using it needs to know.
+//! published code. [`Checkpoint`] is how it is stored, with everything that using it needs to know; [`import`] makes one of a
+//! published training folder.
 //!
 //! ```
 //! # #[cfg(feature = "flex")] {
@@ -30,6 +31,7 @@ mod error;
 mod forward;
 mod heads;
 mod hypernet;
+pub mod import;
 mod init;
 mod tensors;
 

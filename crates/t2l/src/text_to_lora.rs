@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use t2l_adapter::peft::{self, SaveOptions};
 use t2l_backbone::Backbone;
-use t2l_core::{Adapter, AdapterGenerator, LoraFactors, TextEncoder, device};
+use t2l_core::{Adapter, AdapterGenerator, AdapterLayout, LoraFactors, TextEncoder, device};
 use t2l_encoder::BertEncoder;
-use t2l_hypernet::{Checkpoint, ModelRef};
+use t2l_hypernet::{Checkpoint, Conditioning, ModelRef};
 use t2l_models::{ModelError, Models, Progress};
 
 use crate::Error;
@@ -51,6 +51,7 @@ pub struct Builder {
     device: Option<String>,
     checkpoint: CheckpointSource,
     cache: Option<PathBuf>,
+    encoder: Option<String>,
 }
 
 impl Builder {
@@ -65,6 +66,15 @@ impl Builder {
     #[must_use]
     pub fn checkpoint(mut self, path: impl Into<PathBuf>) -> Self {
         self.checkpoint = CheckpointSource::Path(path.into());
+        self
+    }
+
+    /// Where the checkpoint's text encoder lies, for one that `t2l models` does not know: a folder, or a name.
+    ///
+    /// It has to be the encoder that the checkpoint names.
+    #[must_use]
+    pub fn encoder(mut self, encoder: impl Into<String>) -> Self {
+        self.encoder = Some(encoder.into());
         self
     }
 
@@ -90,17 +100,35 @@ impl Builder {
     pub fn build_with(self, progress: &mut dyn Progress) -> Result<TextToLora, Error> {
         let device = device::parse(self.device.as_deref().unwrap_or("cpu"))?;
         let checkpoint = self.checkpoint.load(&device)?;
+        let conditioning = checkpoint.hypernet.config.conditioning;
+        if conditioning != Conditioning::Text {
+            return Err(Error::Invalid(format!(
+                "the hypernetwork was not trained on descriptions (its conditioning is {conditioning:?}), so there is no \
+                 encoder whose embeddings it could read"
+            )));
+        }
         let models = Models::new(self.cache)?;
         let reference = checkpoint.manifest.encoder.clone();
-        let folder = fetch(&models, &reference, progress)?;
+        let given = self.encoder.as_deref();
+        let place = ModelRef { name: given.map(str::to_owned).or(reference.name.clone()), ..reference.clone() };
+        if let Some(other) = given.and_then(|name| models.known(name)).filter(|model| model.hub_id != reference.id) {
+            return Err(Error::Invalid(another_encoder(&reference.id, other.hub_id)));
+        }
+        let folder = match fetch(&models, &place, progress) {
+            Err(Error::Model(error @ ModelError::Unknown { .. })) if given.is_none() => {
+                let id = &reference.id;
+                return Err(Error::Invalid(format!(
+                    "{error}; the checkpoint's encoder is {id}: name its folder with --encoder"
+                )));
+            }
+            other => other?,
+        };
         let encoder = BertEncoder::load(&folder, &device)?.with_id(&reference.id);
         let expected = checkpoint.hypernet.config.embedding;
         if encoder.width() != expected {
-            return Err(Error::Invalid(format!(
-                "encoder {} gives {} values, the hypernetwork reads {expected}",
-                reference.id,
-                encoder.width()
-            )));
+            let found =
+                format!("one in {} that gives {} values instead of {expected}", folder.display(), encoder.width());
+            return Err(Error::Invalid(another_encoder(&reference.id, &found)));
         }
         Ok(TextToLora { device, source: self.checkpoint, checkpoint, encoder, models })
     }
@@ -113,6 +141,30 @@ pub(crate) fn fetch(models: &Models, reference: &ModelRef, progress: &mut dyn Pr
         Err(ModelError::NotFetched { name }) => Ok(models.pull(name, progress)?),
         other => Ok(other?),
     }
+}
+
+fn another_encoder(wanted: &str, found: &str) -> String {
+    format!(
+        "the hypernetwork was trained with encoder {wanted}, and embeddings of another mean nothing to it; given was {found}"
+    )
+}
+
+/// Fails where adapters for one base model do not fit another.
+fn check_base(wanted: &AdapterLayout, found: &AdapterLayout) -> Result<(), Error> {
+    if (wanted.layers, &wanted.modules) == (found.layers, &found.modules) {
+        return Ok(());
+    }
+    let words = |layout: &AdapterLayout| {
+        let widths = layout.modules.iter().map(|m| format!("{} {} → {}", m.name, m.in_features, m.out_features));
+        format!("{} layers with {}", layout.layers, widths.collect::<Vec<_>>().join(", "))
+    };
+    Err(Error::Invalid(format!(
+        "base model {} has {}; the hypernetwork was trained for {}, which has {}",
+        found.base_model,
+        words(found),
+        wanted.base_model,
+        words(wanted)
+    )))
 }
 
 /// A hypernetwork with its text encoder.
@@ -160,6 +212,16 @@ impl TextToLora {
             backbone.id = known.hub_id.to_owned();
         }
         Ok(backbone)
+    }
+
+    /// Fails where this hypernetwork's adapters do not fit a base model: other layers, modules or widths.
+    ///
+    /// # Errors
+    /// Both models and what they differ in.
+    pub fn check_fits(&self, model: &Backbone) -> Result<(), Error> {
+        let wanted = &self.checkpoint.hypernet.config.layout;
+        let modules: Vec<&str> = wanted.modules.iter().map(|m| m.name.as_str()).collect();
+        check_base(wanted, &model.decoder.layout(&model.id, &modules)?)
     }
 
     /// The hypernetwork and its manifest.
@@ -236,5 +298,28 @@ impl GeneratedAdapter {
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), Error> {
         let options = SaveOptions { description: Some(self.description.clone()), ..SaveOptions::default() };
         Ok(peft::save(&self.adapter, folder.as_ref(), &options)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use t2l_core::TargetModule;
+
+    use super::*;
+
+    #[test]
+    fn another_base_model_is_named() {
+        let layout = |id: &str, layers, out| AdapterLayout {
+            base_model: id.into(),
+            layers,
+            modules: vec![TargetModule::new("q_proj", 8, 8), TargetModule::new("v_proj", 8, out)],
+        };
+        let wanted = layout("trained/for", 30, 4);
+        assert!(check_base(&wanted, &layout("a/variant", 30, 4)).is_ok());
+        for other in [layout("another/model", 31, 4), layout("another/model", 30, 2)] {
+            let message = check_base(&wanted, &other).expect_err("does not fit").to_string();
+            assert!(message.contains("another/model") && message.contains("trained/for"), "{message}");
+            assert!(message.contains("30 layers with q_proj 8 → 8, v_proj 8 → 4"), "{message}");
+        }
     }
 }

@@ -97,6 +97,13 @@ pub fn prepare_sft(
     let hypernet = match &config.run.start_from {
         Some(path) => {
             let start = Checkpoint::load(path, device)?;
+            let pairs = [
+                ("encoder", &start.manifest.encoder.id, &models.encoder_ref.id),
+                ("base model", &start.manifest.base_model.id, &models.base_ref.id),
+            ];
+            if let Some((what, then, now)) = pairs.into_iter().find(|(_, then, now)| then != now) {
+                return Err(Error::Invalid(format!("{}: was trained with {what} {then}, not {now}", path.display())));
+            }
             if start.hypernet.config != shape {
                 return Err(Error::Invalid(format!("{}: is a hypernetwork of another shape", path.display())));
             }

@@ -58,7 +58,7 @@ impl Checkpoint {
 }
 
 /// A whole file, or an error before more than `limit` bytes of it are held.
-fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, HypernetError> {
+pub(crate) fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, HypernetError> {
     let file = File::open(path).map_err(HypernetError::io(path))?;
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(HypernetError::io(path))?;

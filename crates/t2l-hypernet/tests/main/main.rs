@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod gradients;
+mod import;
 mod properties;
 mod reference;
 mod support;

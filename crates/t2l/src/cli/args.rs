@@ -44,6 +44,9 @@ pub enum Command {
     /// Inspect, convert, merge, mix and compare adapter files
     #[command(subcommand)]
     Adapter(AdapterCommand),
+    /// Make a checkpoint of somebody else's hypernetwork
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Fetch and find model files
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -55,6 +58,9 @@ pub struct CheckpointArgs {
     /// Hypernetwork: a folder, or its hypernet.safetensors; by default the one inside this program
     #[arg(long, env = "T2L_CHECKPOINT", value_name = "DIR|FILE")]
     pub checkpoint: Option<PathBuf>,
+    /// Where the checkpoint's text encoder lies, if `t2l models list` does not show it
+    #[arg(long, value_name = "NAME|DIR")]
+    pub encoder: Option<String>,
 }
 
 /// Which base model.
@@ -388,6 +394,27 @@ pub struct DiffArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub base: AdapterBaseArgs,
+}
+
+/// `t2l import …`
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// A training folder of the published Text-to-LoRA code: hypermod.pt, args.yaml, adapter_config.json
+    Sakana(SakanaArgs),
+}
+
+/// `t2l import sakana`
+#[derive(Debug, Args)]
+pub struct SakanaArgs {
+    /// Training folder
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Folder to write the checkpoint to; an earlier checkpoint there is replaced
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// config.json of the base model, for hypernetworks whose tensors do not tell the widths of its modules
+    #[arg(long, value_name = "FILE")]
+    pub base_config: Option<PathBuf>,
 }
 
 /// `t2l models …`

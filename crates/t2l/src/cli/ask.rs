@@ -17,6 +17,7 @@ pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
     let generate = started.elapsed().as_secs_f64();
     super::warn_truncated(&generated);
     let model = t2l.base_model(args.model.model.as_deref(), &mut Terminal::new())?;
+    t2l.check_fits(&model)?;
     let question = Question {
         input: args.input.clone(),
         instruction: args.definition.then(|| args.description.clone()),

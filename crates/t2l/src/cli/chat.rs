@@ -21,6 +21,9 @@ pub fn run(args: &ChatArgs, global: &Global) -> anyhow::Result<()> {
         None => AdapterBatch::none(1),
     };
     let model = t2l.base_model(args.model.model.as_deref(), &mut Terminal::new())?;
+    if args.description.is_some() {
+        t2l.check_fits(&model)?;
+    }
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     let options = model.until_end_of_turn(vec![args.max_tokens], sampling);
     let interactive = std::io::stdin().is_terminal();

@@ -6,6 +6,7 @@ mod ask;
 mod chat;
 mod eval;
 mod generate;
+mod import;
 mod models;
 mod output;
 mod train;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Train(command) => return train::run(&command, global),
         Command::Eval(args) => eval::run(&args, global)?,
         Command::Adapter(command) => adapter::run(&command, global)?,
+        Command::Import(command) => import::run(&command, global)?,
         Command::Models(command) => models::run(&command, global)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -38,6 +40,9 @@ fn text_to_lora(checkpoint: &CheckpointArgs, global: &Global) -> anyhow::Result<
     let mut builder = t2l::TextToLora::builder().device(&global.device);
     if let Some(path) = &checkpoint.checkpoint {
         builder = builder.checkpoint(path);
+    }
+    if let Some(encoder) = &checkpoint.encoder {
+        builder = builder.encoder(encoder);
     }
     Ok(builder.build_with(&mut Terminal::new())?)
 }

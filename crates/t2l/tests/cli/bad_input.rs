@@ -89,3 +89,37 @@ fn an_occupied_target_is_left_alone() {
     assert!(message.contains("is not empty; use --force"), "{message}");
     assert_eq!(std::fs::read_to_string(folder.path().join("precious.txt")).expect("read"), "mine");
 }
+
+#[test]
+fn a_hypernetwork_that_reads_no_descriptions_says_so() {
+    use t2l::core::{AdapterLayout, LoraScaling, TargetModule, device};
+    use t2l::hypernet::{
+        Arch, Checkpoint, Conditioning, Dtype, Hypernet, HypernetConfig, Init, Manifest, ModelRef, Rendering, VERSION,
+    };
+
+    let modules = vec![TargetModule::new("q_proj", 4, 4)];
+    let layout = AdapterLayout { base_model: "tiny".into(), layers: 1, modules };
+    let scaling = LoraScaling { alpha: 2.0, rank: 1, use_rslora: false };
+    let config =
+        HypernetConfig { conditioning: Conditioning::OneHot, ..HypernetConfig::new(Arch::L, layout, scaling, 3) };
+    let device = device::parse("cpu").expect("cpu");
+    let hypernet = Hypernet::new(config.clone(), Init::Ours, 1, &device).expect("a hypernetwork");
+    let model = |id: &str| ModelRef { id: id.into(), name: None, sha256: None };
+    let manifest = Manifest {
+        version: VERSION,
+        created_by: "test".into(),
+        config,
+        base_model: model("tiny"),
+        encoder: model("none"),
+        rendering: Rendering { max_tokens: 8, input_share: 0.5, system_turn: false },
+        recipe: serde_json::Value::Null,
+        weights_sha256: String::new(),
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (checkpoint, target) = (folder.path().join("checkpoint"), folder.path().join("out"));
+    Checkpoint { manifest, hypernet }.save(&checkpoint, Dtype::F32).expect("saved");
+    let (checkpoint, target) = (checkpoint.to_str().expect("utf-8"), target.to_str().expect("utf-8"));
+    let message = refused(&["generate", "Sort words.", "--checkpoint", checkpoint, "-o", target]);
+    assert!(message.contains("not trained on descriptions") && message.contains("OneHot"), "{message}");
+    assert!(!std::path::Path::new(target).exists());
+}

@@ -1,0 +1,36 @@
+//! `t2l import`: somebody else's hypernetworks as checkpoints of ours.
+
+use serde_json::json;
+use t2l::core::device;
+use t2l::hypernet::{Dtype, import};
+
+use super::args::{Global, ImportCommand};
+use super::output;
+
+pub fn run(command: &ImportCommand, global: &Global) -> anyhow::Result<()> {
+    let ImportCommand::Sakana(args) = command;
+    let device = device::parse(&global.device)?;
+    let checkpoint = import::sakana(&args.folder, args.base_config.as_deref(), &device)?;
+    let sha256 = checkpoint.save(&args.output, Dtype::F32)?;
+    let (config, manifest) = (&checkpoint.hypernet.config, &checkpoint.manifest);
+    let counts = config.parameter_counts()?;
+    let modules: Vec<&str> = config.layout.modules.iter().map(|m| m.name.as_str()).collect();
+    if global.json {
+        return output::json(&json!({
+            "path": std::path::absolute(&args.output)?,
+            "sha256": sha256,
+            "config": config,
+            "base_model": manifest.base_model.id,
+            "encoder": manifest.encoder.id,
+            "parameters": counts.trainable,
+        }));
+    }
+    println!("{}", args.output.display());
+    let words = json!([config.conditioning, config.task_encoder]);
+    let word = |i: usize| words[i].as_str().unwrap_or_default().to_owned();
+    eprintln!("hypernetwork  {:?}, {} trained values", config.arch, counts.trainable);
+    eprintln!("base model    {}, {} layers: {}", manifest.base_model.id, config.layout.layers, modules.join(", "));
+    eprintln!("rank          {} (scaling {:.4})", config.scaling.rank, config.scaling.value());
+    eprintln!("told of tasks {} through a {} encoder; embeddings of {}", word(0), word(1), manifest.encoder.id);
+    Ok(())
+}
