@@ -114,7 +114,7 @@ impl Library {
         // Rows of a batch are padded to the longest, so tasks of similar length belong together.
         tasks.sort_by_key(|(_, length)| *length);
         let mut groups = Vec::new();
-        for (i, chunk) in tasks.chunks(self.config.sampling.tasks_per_step).enumerate() {
+        for (i, chunk) in tasks.chunks(self.config.sampling.tasks_per_step.max(1)).enumerate() {
             let name = format!("{}-of-{}-{:03}", self.shard.number, self.shard.count, i + 1);
             let mut left = Vec::new();
             for (task, _) in chunk {
@@ -146,8 +146,10 @@ impl Library {
             return Ok(None);
         }
         let report = read_report(&path)?;
-        let digest = |config: &TrainConfig| TrainConfig { data: DataConfig::default(), ..config.clone() }.digest();
-        if digest(&report.config) != digest(&self.config) {
+        // Through JSON, as the report came: its reader may be off in a float's last bit.
+        let text = serde_json::to_string(&self.config).unwrap_or_default();
+        let ours = serde_json::from_str(&text).unwrap_or_else(|_| self.config.clone());
+        if what_matters(report.config.clone()) != what_matters(ours) {
             let reason = "was trained under another configuration; train into another folder, or remove it";
             return Err(TrainError::State { path: folder, reason: reason.into() });
         }
@@ -237,6 +239,11 @@ impl Library {
     fn group_folder(&self, name: &str) -> PathBuf {
         self.folder.join("groups").join(name)
     }
+}
+
+/// Digest of what decides an adapter, wherever its task was read from.
+fn what_matters(config: TrainConfig) -> String {
+    TrainConfig { data: DataConfig::default(), ..config }.digest()
 }
 
 fn finished_task(task: &str, report: &Report) -> FinishedTask {

@@ -139,17 +139,22 @@ pub fn assert_gradients(what: &str, parameters: &Parameters, found: &NamedGradie
     }
 }
 
-/// Parameters after the last step: within 2e-5, but for one in a thousand where Adam divides two tiny numbers.
+/// Parameters after the last step: within 2e-5, but for one in a thousand where Adam divides two tiny numbers or an L1
+/// residual is near zero.
 pub fn assert_parameters(parameters: &Parameters, expected: &Tensors, learning_rate: f64) {
+    let (mut far, mut count) = (0, 0);
     for (name, stored) in expected {
         let Some(entry) = parameters.entry(name) else { continue };
         let found: Vec<f32> = entry.values.to_data().iter().collect();
-        let off = found.iter().zip(&stored.values).map(|(&x, &y)| (f64::from(x) - y).abs());
-        let (mut far, limit) = (0, 8.0 * learning_rate);
-        for d in off {
-            assert!(d <= limit, "{name} is off by {d:.2e} after the last step");
-            far += usize::from(d > 2e-5);
+        assert_eq!(found.len(), stored.values.len(), "{name}");
+        for (&x, &y) in found.iter().zip(&stored.values) {
+            let off = (f64::from(x) - y).abs();
+            assert!(off <= 8.0 * learning_rate, "{name} is off by {off:.2e} after the last step");
+            far += usize::from(off > 2e-5);
         }
-        assert!(far * 1000 <= found.len(), "{name}: {far} of {} values are off by more than 2e-5", found.len());
+        count += found.len();
     }
+    assert!(count > 0, "no trained tensor is in the reference");
+    assert!(far * 1000 <= count, "{far} of {count} values are off by more than 2e-5");
+    println!("{far} of {count} values are off by more than 2e-5 after the last step");
 }
