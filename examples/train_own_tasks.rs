@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use t2l::hypernet::{Arch, ModelRef};
 use t2l::models::Models;
-use t2l::train::{Event, SftConfig, Stop};
-use t2l::training::{ModelPaths, prepare_sft};
+use t2l::train::{Event, Stop, TrainConfig, Trainer};
+use t2l::training::{ModelPaths, prepare};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1).map(PathBuf::from);
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     // The same settings as in the TOML file that `t2l train sft` reads; docs/training.md lists all of them.
-    let mut config = SftConfig::default();
+    let mut config = TrainConfig::defaults(Trainer::Sft);
     config.data.dir = tasks;
     config.hypernet.arch = Arch::S;
     config.sampling.tasks_per_step = 2;
@@ -33,8 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let device = t2l::core::device::parse("cpu")?;
     let cache = std::env::temp_dir().join("t2l-descriptions.safetensors");
-    let prepared = prepare_sft(config, &paths, &run, &cache, &device, |text| eprintln!("{text}"))?;
-    prepared.run.run(&mut [], &Stop::new(), |event| {
+    let mut prepared = prepare(config, &paths, &run, &cache, &device, |text| eprintln!("{text}"))?;
+    prepared.run(&Stop::new(), |event| {
         if let Event::Step { step, loss, seconds, .. } = event {
             println!("step {step}: loss {loss:.3} in {seconds:.1} s");
         }

@@ -51,14 +51,12 @@ impl Condition {
     /// The text whose adapter is worn, or which stands in the prompt; `None` where there is none.
     pub fn description(self, task: &Task, pool: &[&Task], seed: u64) -> Option<String> {
         let eval = |t: &Task| t.descriptions.eval.first().or(t.descriptions.train.first()).cloned();
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(stream(&task.name));
         match self {
             Self::Base => None,
             Self::Prompted | Self::Own => eval(task),
             Self::OwnTrain => task.descriptions.train.first().cloned(),
-            Self::Other => unrelated(task, pool).choose(&mut rng).and_then(|t| eval(t)),
-            Self::Random => Some(NONSENSE[rng.random_range(0..NONSENSE.len())].to_owned()),
+            Self::Other => other_task(task, pool, seed).and_then(eval),
+            Self::Random => Some(NONSENSE[draws(task, seed).random_range(0..NONSENSE.len())].to_owned()),
         }
     }
 
@@ -66,6 +64,19 @@ impl Condition {
     pub fn wears_adapter(self) -> bool {
         !matches!(self, Self::Base | Self::Prompted)
     }
+}
+
+/// The task whose description `task` is scored under for comparison: of another family and another kind where the pool has
+/// such a one, drawn once by the seed.
+pub fn other_task<'a>(task: &Task, pool: &[&'a Task], seed: u64) -> Option<&'a Task> {
+    unrelated(task, pool).choose(&mut draws(task, seed)).copied()
+}
+
+/// The random draws of a task.
+fn draws(task: &Task, seed: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream(&task.name));
+    rng
 }
 
 /// A number that follows from a name alone (FNV-1a).

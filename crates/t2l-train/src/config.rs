@@ -1,29 +1,36 @@
 //! The configuration file of a training run: TOML, every key with a default, unknown keys refused.
+//!
+//! All trainers share one schema. What a trainer does by default where the file is silent stands in `presets`.
+
+mod check;
+mod presets;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use t2l_data::{Sampler, SamplerConfig};
 
 use crate::loss::LossConfig;
 use crate::optimizer::OptimizerConfig;
 use crate::{TrainError, files};
 
-/// What to train on and how: the schema of `t2l train sft CONFIG`.
+pub use presets::Trainer;
+
+/// What to train on and how: the schema of `t2l train … CONFIG`.
 ///
 /// ```
-/// let config: t2l_train::SftConfig = toml::from_str(r#"
-///     [data]
-///     dir = "my-tasks"
-///     [run]
-///     steps = 500
-/// "#)?;
-/// assert_eq!(config.hypernet.rank, 8);
-/// assert!(toml::from_str::<t2l_train::SftConfig>("[run]\nstepz = 1").is_err());
-/// # Ok::<(), toml::de::Error>(())
+/// use t2l_train::{TrainConfig, Trainer};
+///
+/// let config = TrainConfig::parse("[run]\nsteps = 500", Trainer::Lora)?;
+/// assert_eq!((config.run.steps, config.optimizer.learning_rate), (500, 8e-5));
+/// assert!(TrainConfig::parse("[run]\nstepz = 500", Trainer::Lora).is_err());
+/// # Ok::<(), String>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct SftConfig {
+pub struct TrainConfig {
+    /// The trainer that the file is for. Written into resolved configurations; another trainer then refuses them.
+    pub trainer: Trainer,
     /// Models that stay frozen.
     pub model: ModelConfig,
     /// Tasks.
@@ -38,6 +45,10 @@ pub struct SftConfig {
     pub optimizer: OptimizerConfig,
     /// Length of the run, and what is written when.
     pub run: RunConfig,
+    /// What only `t2l train lora` and `t2l train multitask` read.
+    pub lora: LoraConfig,
+    /// What only `t2l train recon` reads.
+    pub recon: ReconConfig,
 }
 
 /// Models that stay frozen.
@@ -76,7 +87,7 @@ impl Default for DataConfig {
     }
 }
 
-/// Shape of the hypernetwork.
+/// Shape of the hypernetwork, and of the adapters that it writes or that are trained without one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HypernetSettings {
@@ -96,7 +107,8 @@ pub struct HypernetSettings {
     pub target_modules: Vec<String>,
     /// What the hypernetwork is told of the task: `"text"`, `"one-hot"` or `"learned"`. Default `"text"`.
     pub conditioning: t2l_hypernet::Conditioning,
-    /// Initial values: `"ours"` (starts at the base model) or `"published"`. Default `"ours"`.
+    /// Initial values: `"ours"` (starts at the base model) or `"published"`; reconstruction has only
+    /// `"reconstruction"` (torch's defaults). Default `"ours"`, in reconstruction that one.
     pub init: t2l_hypernet::Init,
     /// Dropout inside the trunk. Default 0.05 (published).
     pub dropout: f64,
@@ -123,9 +135,10 @@ impl Default for HypernetSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
-    /// Tasks in a step. Default 8 (published).
+    /// Tasks in a step. Default 8, in reconstruction 4 (published); in `lora`, where it is the number of adapters that
+    /// train side by side, 4.
     pub tasks_per_step: usize,
-    /// Examples of each task in a step. Default 1 (published).
+    /// Examples of each task in a step; in reconstruction, descriptions. Default 1, in `lora` 8 (published).
     pub points_per_task: usize,
     /// Share of examples shown without the task's instruction, so that the adapter must carry the task. Default 0.5.
     pub input_share: f64,
@@ -150,17 +163,6 @@ impl Default for SamplingConfig {
     }
 }
 
-impl SamplingConfig {
-    pub(crate) fn sampler(&self) -> t2l_data::SamplerConfig {
-        t2l_data::SamplerConfig {
-            tasks_per_step: self.tasks_per_step,
-            points_per_task: self.points_per_task,
-            input_share: self.input_share,
-            bucket_window: self.bucket_window,
-        }
-    }
-}
-
 /// Length of the run, and what is written when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -174,9 +176,11 @@ pub struct RunConfig {
     /// Steps between validations; 0 never validates. Default 250.
     pub validate_every: u64,
     /// Validation metric that decides which checkpoint is the best; the lowest wins. Default `unseen/own_nll`, or
-    /// `seen/own_nll` where no unseen tasks are named.
+    /// `seen/own_nll` where no unseen tasks are named; `unseen/nll` or `seen/nll` for `multitask`; in `lora` each
+    /// adapter's own loss.
     pub select: Option<String>,
-    /// Folder of a checkpoint whose weights the run starts from, with fresh moments. Default none.
+    /// Folder of a checkpoint, or of an adapter for `lora` and `multitask`, whose weights the run starts from, with
+    /// fresh moments. Default none.
     pub start_from: Option<PathBuf>,
 }
 
@@ -186,83 +190,125 @@ impl Default for RunConfig {
     }
 }
 
-impl SftConfig {
-    /// Reads and checks a configuration file. Relative paths in it count from the file's folder.
+/// Adapters that gradient descent trains without a hypernetwork. Their rank, alpha, scaling and modules are those of
+/// `[hypernet]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// Held-out examples of each task that its adapter is validated on. Default 20.
+    pub validation_examples: usize,
+    /// Validations without a new lowest loss after which an adapter's training ends; 0 never ends it. Default 3 for
+    /// `lora` (published), 0 for `multitask`.
+    pub patience: u64,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self { validation_examples: 20, patience: 0 }
+    }
+}
+
+/// What a hypernetwork reconstructs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReconConfig {
+    /// Folder of adapters, one PEFT folder per task under the task's name, as `t2l train lora` leaves it. Default
+    /// `library`.
+    pub library: PathBuf,
+    /// `"factorized"` (A and B), `"z-scored"` (A and B in deviations from the library's mean) or `"delta-w"` (their
+    /// product). Default `"z-scored"` (published).
+    pub target: ReconTarget,
+    /// What ΔW is multiplied by before it is compared. Default 10,000 (published).
+    pub delta_w_scaling: f64,
+}
+
+/// What of an adapter is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReconTarget {
+    /// Its factors.
+    Factorized,
+    /// Its factors, each value in deviations from the library's mean.
+    #[default]
+    ZScored,
+    /// The products of its factors.
+    DeltaW,
+}
+
+impl Default for ReconConfig {
+    fn default() -> Self {
+        Self { library: "library".into(), target: ReconTarget::ZScored, delta_w_scaling: 10_000.0 }
+    }
+}
+
+impl ReconConfig {
+    /// The same as a hypernetwork's configuration says it.
+    pub fn target(&self) -> t2l_hypernet::Target {
+        match self.target {
+            ReconTarget::Factorized => t2l_hypernet::Target::Factorized,
+            ReconTarget::ZScored => t2l_hypernet::Target::ZScored,
+            ReconTarget::DeltaW => t2l_hypernet::Target::DeltaW { scaling: self.delta_w_scaling },
+        }
+    }
+}
+
+impl TrainConfig {
+    /// The sampler of examples, at the start of a run.
+    pub fn sampler(&self) -> Sampler {
+        let sampling = &self.sampling;
+        let config = SamplerConfig {
+            tasks_per_step: sampling.tasks_per_step,
+            points_per_task: sampling.points_per_task,
+            input_share: sampling.input_share,
+            bucket_window: sampling.bucket_window,
+        };
+        Sampler::new(config, self.run.seed)
+    }
+
+    /// Names of the validation numbers that may choose the best checkpoint: the configured one, else the first of
+    /// `otherwise` that there is.
+    pub fn judged_by(&self, otherwise: &[&str]) -> Vec<String> {
+        match &self.run.select {
+            Some(name) => vec![name.clone()],
+            None => otherwise.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    /// Reads and checks a configuration file for a trainer. Relative paths in it count from the file's folder.
     ///
     /// # Errors
     /// Not readable, not TOML, an unknown key, or a value out of range.
-    pub fn load(path: &Path) -> Result<Self, TrainError> {
+    pub fn load(path: &Path, trainer: Trainer) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
-        let mut config: Self =
-            toml::from_str(&text).map_err(|e| TrainError::Config { path: path.to_owned(), reason: e.to_string() })?;
+        let mut config =
+            Self::parse(&text, trainer).map_err(|reason| TrainError::Config { path: path.to_owned(), reason })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         config.data.dir = folder.join(&config.data.dir);
+        config.recon.library = folder.join(&config.recon.library);
         config.run.start_from = config.run.start_from.map(|p| folder.join(p));
         config.check()?;
         Ok(config)
     }
 
-    /// Checks every range.
-    ///
-    /// # Errors
-    /// The first setting that cannot be.
-    pub fn check(&self) -> Result<(), TrainError> {
-        let positive = |key: &'static str, value: usize| {
-            if value == 0 || value > 1 << 20 {
-                return Err(TrainError::Setting { key, value: value.to_string(), reason: "must be from 1 to 1048576" });
-            }
-            Ok(())
-        };
-        positive("sampling.tasks_per_step", self.sampling.tasks_per_step)?;
-        positive("sampling.points_per_task", self.sampling.points_per_task)?;
-        positive("sampling.max_tokens", self.sampling.max_tokens)?;
-        positive("sampling.bucket_window", self.sampling.bucket_window)?;
-        positive("sampling.accumulation", self.sampling.accumulation)?;
-        let share = |key: &'static str, value: f64, below_one: bool| {
-            if !(0.0..=1.0).contains(&value) || (below_one && value == 1.0) {
-                return Err(TrainError::Setting {
-                    key,
-                    value: value.to_string(),
-                    reason: "must be a share between 0 and 1",
-                });
-            }
-            Ok(())
-        };
-        share("sampling.input_share", self.sampling.input_share, false)?;
-        share("loss.label_smoothing", self.loss.label_smoothing, true)?;
-        share("loss.lora_dropout", self.loss.lora_dropout, true)?;
-        share("hypernet.dropout", self.hypernet.dropout, true)?;
-        share("optimizer.warmup_share", self.optimizer.warmup_share, false)?;
-        share("optimizer.beta1", self.optimizer.beta1, true)?;
-        share("optimizer.beta2", self.optimizer.beta2, true)?;
-        let at_least_zero = |key: &'static str, value: f64| {
-            if !value.is_finite() || value < 0.0 {
-                return Err(TrainError::Setting { key, value: value.to_string(), reason: "must be a number from 0" });
-            }
-            Ok(())
-        };
-        at_least_zero("optimizer.learning_rate", self.optimizer.learning_rate)?;
-        at_least_zero("optimizer.weight_decay", self.optimizer.weight_decay)?;
-        at_least_zero("optimizer.epsilon", self.optimizer.epsilon)?;
-        at_least_zero("optimizer.max_grad_norm", self.optimizer.max_grad_norm)?;
-        at_least_zero("loss.l2_generated", self.loss.l2_generated)?;
-        at_least_zero("loss.neftune_alpha", self.loss.neftune_alpha)?;
-        if self.run.steps == 0 || self.run.checkpoint_every == 0 {
-            return Err(TrainError::Setting {
-                key: "run.steps, run.checkpoint_every",
-                value: "0".into(),
-                reason: "must be at least 1",
-            });
-        }
-        Ok(())
-    }
-
-    /// Digest of everything that decides what the run computes; where files lie and how often they are written does not.
+    /// Digest of everything that decides what the run computes. Where files lie and how often they are written does
+    /// not, nor do the sections of other trainers.
     pub fn digest(&self) -> String {
         let mut what = self.clone();
         what.data.dir = PathBuf::new();
+        what.recon.library = PathBuf::new();
         what.run.checkpoint_every = 1;
-        let text = serde_json::to_vec(&what).unwrap_or_default();
-        files::digest([text.as_slice()])
+        let mut what = serde_json::to_value(&what).unwrap_or_default();
+        if let Some(sections) = what.as_object_mut() {
+            let plain = matches!(self.trainer, Trainer::Lora | Trainer::Multitask);
+            let foreign = [
+                ("trainer", self.trainer == Trainer::Sft),
+                ("lora", !plain),
+                ("recon", self.trainer != Trainer::Recon),
+            ];
+            for (section, _) in foreign.into_iter().filter(|(_, foreign)| *foreign) {
+                sections.shift_remove(section);
+            }
+        }
+        files::digest([what.to_string().as_bytes()])
     }
 }

@@ -64,6 +64,20 @@ pub enum TrainError {
         /// What is missing.
         reason: String,
     },
+    /// An adapter of another shape than the one wanted.
+    #[error("{source_name}: {reason}")]
+    Adapter {
+        /// Where the adapter is from.
+        source_name: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Adapter files.
+    #[error(transparent)]
+    AdapterFile(#[from] t2l_adapter::AdapterError),
+    /// Adapters that do not fit the base model or the batch.
+    #[error(transparent)]
+    Fit(#[from] t2l_core::FitError),
     /// The base model.
     #[error(transparent)]
     Backbone(#[from] t2l_backbone::BackboneError),

@@ -14,6 +14,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     file.write_all(bytes).map_err(TrainError::io(path))?;
     file.as_file().sync_all().map_err(TrainError::io(path))?;
     file.persist(path).map_err(|e| TrainError::io(path)(e.error))?;
+    sync_folder(folder)
+}
+
+/// Makes renames in a folder outlast a power cut.
+pub fn sync_folder(folder: &Path) -> Result<(), TrainError> {
     std::fs::File::open(folder).and_then(|d| d.sync_all()).map_err(TrainError::io(folder))
 }
 

@@ -1,13 +1,16 @@
-//! Trainers for Text-to-LoRA hypernetworks.
+//! Trainers for Text-to-LoRA hypernetworks, and for plain adapters.
 //!
-//! [`SftRun`] trains a hypernetwork end to end: adapters for every row of a batch, the frozen decoder wearing them,
-//! the loss on the answers, gradients of the hypernetwork only (Text-to-LoRA, section 3.2). A run is a folder: it
-//! can be stopped at any moment and goes on from its state file to the same parameters, bit for bit on one backend.
+//! [`run`] is the loop that all share: a run is a folder, can be stopped at any moment, and goes on from its state file
+//! to the same parameters, bit for bit on one backend. What it trains is a [`Trainee`]:
+//! - [`Sft`], a hypernetwork end to end: adapters for every row of a batch, the frozen decoder wearing them, the loss on
+//!   the answers, gradients of the hypernetwork only (Text-to-LoRA, section 3.2);
+//! - [`Recon`], a hypernetwork on a library of adapters (section 3.3);
+//! - [`Adapters`], plain LoRA: one adapter for each task, many in one forward pass, or one for all tasks.
 //!
 //! ```
-//! use t2l_train::SftConfig;
+//! use t2l_train::{TrainConfig, Trainer};
 //!
-//! let config = SftConfig::default();
+//! let config = TrainConfig::defaults(Trainer::Sft);
 //! assert_eq!(config.sampling.tasks_per_step, 8);
 //! assert!(config.check().is_ok());
 //! ```
@@ -15,23 +18,34 @@
 mod config;
 mod error;
 mod files;
+mod lora;
 mod loss;
-mod metrics;
 mod noise;
 mod optimizer;
 mod plot;
-mod schedule;
+mod recon;
+mod run;
 mod sft;
-mod signal;
-mod state;
 mod validate;
 
-pub use config::{DataConfig, HypernetSettings, ModelConfig, RunConfig, SamplingConfig, SftConfig};
+// What to do.
+pub use config::{
+    DataConfig, HypernetSettings, LoraConfig, ModelConfig, ReconConfig, ReconTarget, RunConfig, SamplingConfig,
+    TrainConfig, Trainer,
+};
 pub use error::TrainError;
+// The loop.
+pub use plot::plot;
+pub use run::{Ended, Event, LinearSchedule, Outcome, Part, StepSeed, Stop, Trainee, run};
+// What it trains.
+pub use lora::{Adapters, FinishedTask, Group, HeldOutRow, INDEX, Library, PlainLora, REPORT, Shard};
+pub use recon::{Recon, Targets};
+pub use sft::Sft;
+// What a step is made of.
+pub use lora::{AdapterStepOutput, adapter_step};
 pub use loss::{LossConfig, Weighting, generated_l2, label_losses, weighted};
 pub use optimizer::{NamedGradients, Optimizer, OptimizerConfig, global_norm};
-pub use plot::plot;
-pub use schedule::LinearSchedule;
-pub use sft::{Ended, Event, SftRun, StepOutput, StepSeed, sft_step};
-pub use signal::Stop;
+pub use recon::{ReconStepOutput, recon_step};
+pub use sft::{StepOutput, sft_step};
+// How it is judged.
 pub use validate::{HeldOut, HeldOutExample, Validator};

@@ -1,13 +1,13 @@
-//! The SFT loss: cross-entropy at labelled positions of a frozen decoder that wears generated adapters.
+//! Cross-entropy at labelled positions of a frozen decoder that wears adapters.
 
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use t2l_backbone::Decoder;
-use t2l_core::{AdapterBatch, LoraFactors, ops};
+use t2l_core::{AdapterBatch, InputDropout, LoraFactors, ops};
 use t2l_data::TrainBatch;
 
-use crate::TrainError;
-use crate::noise::Noise;
+use crate::noise::{Noise, Purpose};
+use crate::{StepSeed, TrainError};
 
 /// How label losses become one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -82,6 +82,23 @@ pub fn label_losses(
     let positions = Tensor::from_data(TensorData::new(batch.label_positions.clone(), [batch.labels.len()]), &device);
     let labels = Tensor::from_data(TensorData::new(batch.labels.clone(), [batch.labels.len()]), &device);
     Ok(ops::label_nll(flat.select(0, positions), decoder.lm_head(), labels, smoothing))
+}
+
+/// As [`label_losses`] in training: row i wears task i of the factors, with the configured noise and dropout drawn from
+/// `seed`; without a seed there is neither.
+pub(crate) fn noisy_label_losses(
+    decoder: &Decoder,
+    batch: &TrainBatch,
+    factors: &LoraFactors,
+    loss: &LossConfig,
+    seed: Option<StepSeed>,
+) -> Result<Tensor<1>, TrainError> {
+    let stream = |purpose, wanted: bool| seed.filter(|_| wanted).map(|s| Noise::of(s, purpose));
+    let mut adapters = AdapterBatch::from_factors(factors);
+    adapters.input_dropout = stream(Purpose::AdapterInput, loss.lora_dropout > 0.0)
+        .map(|mut n| InputDropout { p: loss.lora_dropout, seed: n.seed() });
+    let neftune = stream(Purpose::Neftune, loss.neftune_alpha > 0.0).map(|n| (loss.neftune_alpha, n));
+    label_losses(decoder, batch, &adapters, loss.label_smoothing, neftune)
 }
 
 /// Weights label losses into one: `[1]`.

@@ -4,6 +4,8 @@ use burn::tensor::TensorData;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::StepSeed;
+
 /// What a stream of random numbers is for; different purposes never share a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -25,6 +27,11 @@ impl Noise {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream((step << 16) ^ (micro << 4) ^ purpose as u64);
         Self(rng)
+    }
+
+    /// The stream of a purpose in a micro-batch.
+    pub fn of(seed: StepSeed, purpose: Purpose) -> Self {
+        Self::new(seed.seed, seed.step, seed.micro, purpose)
     }
 
     /// A seed for a counter-based generator.

@@ -27,7 +27,7 @@ pub fn plot(metrics: &Path, svg: &Path) -> Result<(), TrainError> {
         .iter()
         .filter_map(Value::as_object)
         .flat_map(|e| e.keys())
-        .filter(|k| k.ends_with("_nll"))
+        .filter(|k| k.ends_with("nll"))
         .cloned()
         .collect();
     validation.sort();

@@ -45,7 +45,7 @@ pub fn save(adapter: &Adapter, base: &BaseShape, path: &Path, options: &SaveOpti
     }
     files::write_whole(path, options.force, |file| {
         let values = |i: usize| match factors.get(i / 2) {
-            Some(place) if i % 2 == 0 => place.a(options.dtype),
+            Some(place) if i.is_multiple_of(2) => place.a(options.dtype),
             Some(place) => place.b(options.dtype),
             None => Ok(vec![]),
         };

@@ -1,7 +1,8 @@
 //! Supervised fine-tuning of the hypernetwork, end to end through the frozen language model.
 
-mod run;
 mod step;
+mod trainee;
 
-pub use run::{Ended, Event, SftRun};
-pub use step::{StepOutput, StepSeed, sft_step};
+pub use step::{StepOutput, sft_step};
+pub use trainee::Sft;
+pub(crate) use trainee::export_hypernet;

@@ -2,25 +2,13 @@
 
 use burn::tensor::Tensor;
 use t2l_backbone::Decoder;
-use t2l_core::{AdapterBatch, InputDropout};
 use t2l_data::TrainBatch;
 use t2l_hypernet::{DropoutSeed, Hypernet};
 
-use crate::TrainError;
-use crate::loss::{LossConfig, generated_l2, label_losses, weighted};
+use crate::loss::{LossConfig, generated_l2, noisy_label_losses, weighted};
 use crate::noise::{Noise, Purpose};
 use crate::optimizer::{NamedGradients, named_gradients};
-
-/// Which random streams a step draws from; `None` switches dropout and noise off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StepSeed {
-    /// Seed of the run.
-    pub seed: u64,
-    /// Step of the run.
-    pub step: u64,
-    /// Micro-batch inside the step.
-    pub micro: u64,
-}
+use crate::{StepSeed, TrainError};
 
 /// What a step computed.
 #[derive(Debug, Clone)]
@@ -47,17 +35,10 @@ pub fn sft_step(
     loss: &LossConfig,
     seed: Option<StepSeed>,
 ) -> Result<StepOutput, TrainError> {
-    let stream = |purpose| seed.map(|s| Noise::new(s.seed, s.step, s.micro, purpose));
     let tracked = hypernet.parameters.tracked();
-    let dropout = stream(Purpose::Hypernet).map(|mut n| DropoutSeed(n.seed()));
+    let dropout = seed.map(|s| DropoutSeed(Noise::of(s, Purpose::Hypernet).seed()));
     let generated = hypernet.forward(&tracked, Tensor::from_inner(task_embeddings), dropout)?;
-    let mut adapters = AdapterBatch::from_factors(&generated.factors);
-    if loss.lora_dropout > 0.0 {
-        adapters.input_dropout =
-            stream(Purpose::AdapterInput).map(|mut n| InputDropout { p: loss.lora_dropout, seed: n.seed() });
-    }
-    let neftune = stream(Purpose::Neftune).filter(|_| loss.neftune_alpha > 0.0).map(|n| (loss.neftune_alpha, n));
-    let losses = label_losses(decoder, batch, &adapters, loss.label_smoothing, neftune)?;
+    let losses = noisy_label_losses(decoder, batch, &generated.factors, loss, seed)?;
     let sft_loss = weighted(losses, batch, loss.weighting);
     let l2 = generated_l2(&generated.factors).filter(|_| loss.l2_generated > 0.0).map(|l2| l2 * loss.l2_generated);
     let l2_loss = l2.as_ref().map_or(0.0, |l2| f64::from(l2.clone().inner().into_scalar::<f32>()));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use t2l::train::Shard;
 
 /// Text-to-LoRA: a sentence describing a task in, a LoRA adapter out.
 #[derive(Debug, Parser)]
@@ -171,14 +172,20 @@ pub struct ChatArgs {
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
     /// Train a hypernetwork through the frozen base model
-    Sft(SftArgs),
+    Sft(RunArgs),
+    /// Train one adapter for each task, many at once
+    Lora(LoraArgs),
+    /// Train one adapter for all tasks
+    Multitask(RunArgs),
+    /// Train a hypernetwork to write the adapters of a library
+    Recon(RunArgs),
     /// Draw the curves of a run
     Plot(PlotArgs),
 }
 
-/// `t2l train sft`
+/// `t2l train sft`, `multitask`, `recon`
 #[derive(Debug, Args)]
-pub struct SftArgs {
+pub struct RunArgs {
     /// Configuration (TOML)
     #[arg(value_name = "CONFIG")]
     pub config: PathBuf,
@@ -191,6 +198,17 @@ pub struct SftArgs {
     /// Stop after this many hours, as if the run had been interrupted
     #[arg(long, value_name = "H")]
     pub max_hours: Option<f64>,
+}
+
+/// `t2l train lora`
+#[derive(Debug, Args)]
+pub struct LoraArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub run: RunArgs,
+    /// Train only every n-th task, from the i-th on; several processes may fill one library
+    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    pub shard: Shard,
 }
 
 /// `t2l train plot`

@@ -1,4 +1,4 @@
-//! `t2l train`: an SFT run with its progress and its signals, and the drawing of its curves.
+//! `t2l train`: runs with their progress and their signals, and the drawing of their curves.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ use serde_json::json;
 use t2l::core::device;
 use t2l::hypernet::ModelRef;
 use t2l::models::{ModelError, Models};
-use t2l::train::{Ended, Event, SftConfig, Stop, Validator, plot};
-use t2l::training::{ModelPaths, prepare_sft};
+use t2l::train::{Ended, Event, Stop, TrainConfig, Trainer, plot};
+use t2l::training::{ModelPaths, prepare, train_library};
 
-use super::args::{Global, PlotArgs, SftArgs, TrainCommand};
+use super::args::{Global, LoraArgs, PlotArgs, RunArgs, TrainCommand};
 use super::output::{self, Terminal};
 
 /// Exit code of a run that a signal stopped.
@@ -23,7 +23,10 @@ const STOPPED: u8 = 130;
 
 pub fn run(command: &TrainCommand, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
-        TrainCommand::Sft(args) => sft(args, global),
+        TrainCommand::Sft(args) => train(args, Trainer::Sft, global),
+        TrainCommand::Multitask(args) => train(args, Trainer::Multitask, global),
+        TrainCommand::Recon(args) => train(args, Trainer::Recon, global),
+        TrainCommand::Lora(args) => library(args, global),
         TrainCommand::Plot(args) => draw(args, global),
     }
 }
@@ -39,18 +42,59 @@ fn draw(args: &PlotArgs, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn sft(args: &SftArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let config = SftConfig::load(&args.config)?;
+fn train(args: &RunArgs, trainer: Trainer, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = TrainConfig::load(&args.config, trainer)?;
     let device = device::parse(&global.device)?;
     let models = Models::new(None)?;
     let paths = model_paths(&models, &config)?;
     std::fs::create_dir_all(models.cache())?;
     let embeddings = models.cache().join("descriptions.safetensors");
-    let prepared = prepare_sft(config, &paths, &args.output, &embeddings, &device, |text| eprintln!("{text}"))?;
+    let mut prepared = prepare(config, &paths, &args.output, &embeddings, &device, |text| eprintln!("{text}"))?;
     eprintln!("{} tasks", prepared.tasks);
-    let mut validators = prepared.validators;
-    let mut validators: Vec<&mut dyn Validator> = validators.iter_mut().map(|v| v as &mut dyn Validator).collect();
 
+    let (stop, signalled) = stop(args)?;
+    let mut display = Display::new();
+    let ended = prepared.run(&stop, |event| display.show(&event))?;
+    let step = match ended {
+        Ended::Complete => display.step,
+        Ended::Stopped { step } => step,
+    };
+    if global.json {
+        let state = state(ended);
+        output::json(&json!({ "run": std::path::absolute(&args.output)?, "state": state, "step": step }))?;
+    } else {
+        eprintln!("{} at step {step}; written to {}", state(ended), args.output.join("last").display());
+    }
+    Ok(exit_code(&signalled))
+}
+
+fn library(args: &LoraArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = TrainConfig::load(&args.run.config, Trainer::Lora)?;
+    let device = device::parse(&global.device)?;
+    let paths = model_paths(&Models::new(None)?, &config)?;
+    let (stop, signalled) = stop(&args.run)?;
+    let mut display = Display::new();
+    let run = train_library(
+        &config,
+        &paths,
+        &args.run.output,
+        args.shard,
+        &device,
+        &stop,
+        &mut |text| eprintln!("{text}"),
+        &mut |event| display.show(&event),
+    )?;
+    let folder = std::path::absolute(&args.run.output)?;
+    if global.json {
+        output::json(&json!({ "run": folder, "state": state(run.ended), "adapters": run.finished }))?;
+    } else {
+        eprintln!("{}; {} adapters in {}", state(run.ended), run.finished.len(), folder.display());
+    }
+    Ok(exit_code(&signalled))
+}
+
+/// When the run is to stop before its end: as the flags say, or at a signal, which is noted.
+fn stop(args: &RunArgs) -> anyhow::Result<(Stop, Arc<AtomicBool>)> {
     let mut stop = Stop::new();
     if let Some(step) = args.max_steps {
         stop = stop.at_step(step);
@@ -70,27 +114,18 @@ fn sft(args: &SftArgs, global: &Global) -> anyhow::Result<ExitCode> {
         }
         eprintln!("finishing this step and writing a checkpoint; once more stops at once");
     })?;
-
-    let mut display = Display::new();
-    let ended = prepared.run.run(&mut validators, &stop, |event| display.show(&event))?;
-    let step = match ended {
-        Ended::Complete => display.steps,
-        Ended::Stopped { step } => step,
-    };
-    if global.json {
-        let state = if ended == Ended::Complete { "complete" } else { "stopped" };
-        output::json(&json!({ "run": std::path::absolute(&args.output)?, "state": state, "step": step }))?;
-    } else {
-        eprintln!(
-            "{} at step {step}; checkpoint in {}",
-            if ended == Ended::Complete { "complete" } else { "stopped" },
-            args.output.join("last").display()
-        );
-    }
-    Ok(if signalled.load(Ordering::SeqCst) { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
+    Ok((stop, signalled))
 }
 
-fn model_paths(models: &Models, config: &SftConfig) -> anyhow::Result<ModelPaths> {
+fn state(ended: Ended) -> &'static str {
+    if ended == Ended::Complete { "complete" } else { "stopped" }
+}
+
+fn exit_code(signalled: &AtomicBool) -> ExitCode {
+    if signalled.load(Ordering::SeqCst) { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS }
+}
+
+fn model_paths(models: &Models, config: &TrainConfig) -> anyhow::Result<ModelPaths> {
     let find = |name: &str| -> anyhow::Result<(std::path::PathBuf, ModelRef)> {
         let path = match models.resolve(name) {
             Err(ModelError::NotFetched { name }) => models.pull(name, &mut Terminal::new())?,
@@ -113,6 +148,7 @@ fn model_paths(models: &Models, config: &SftConfig) -> anyhow::Result<ModelPaths
 
 /// Progress of a run: a bar on a terminal, a line now and then elsewhere.
 struct Display {
+    step: u64,
     steps: u64,
     bar: Option<ProgressBar>,
     since: Instant,
@@ -123,13 +159,13 @@ struct Display {
 
 impl Display {
     fn new() -> Self {
-        Self { steps: 0, bar: None, since: Instant::now(), tokens: 0, loss: 0.0, count: 0 }
+        Self { step: 0, steps: 0, bar: None, since: Instant::now(), tokens: 0, loss: 0.0, count: 0 }
     }
 
     fn show(&mut self, event: &Event) {
         match event {
             Event::Start { step, steps, parameters } => {
-                self.steps = *steps;
+                (self.step, self.steps) = (*step, *steps);
                 eprintln!("{parameters} trainable values, {steps} steps, {step} of them taken");
                 if std::io::stderr().is_terminal() {
                     let template = "{bar:30} {pos}/{len} {msg} {elapsed} eta {eta}";
@@ -139,6 +175,7 @@ impl Display {
                 self.since = Instant::now();
             }
             Event::Step { step, loss, tokens, .. } => {
+                self.step = *step;
                 self.tokens += tokens;
                 self.loss += loss;
                 self.count += 1;

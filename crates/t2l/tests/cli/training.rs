@@ -68,3 +68,86 @@ fn an_unknown_key_is_refused() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("stepz"), "{}", text(&output.stderr));
 }
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> =
+        entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_library_is_trained_in_shards_and_then_reconstructed() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("utf-8").to_owned();
+    let lora = path("lora.toml");
+    let tiny = std::fs::canonicalize(tiny_tasks()).expect("fixtures");
+    let text_of = |rest: &str| format!("[data]\ndir = {tiny:?}\nsplit = \"train\"\nunseen_split = \"unseen\"\n{rest}");
+    let write = |name: &str, rest: &str| std::fs::write(path(name), text_of(rest)).expect("written");
+    write(
+        "lora.toml",
+        "[hypernet]\nrank = 2\n[sampling]\ntasks_per_step = 2\npoints_per_task = 1\nmax_tokens = 64\n\
+         [run]\nsteps = 2\ncheckpoint_every = 1\nvalidate_every = 2\n[lora]\nvalidation_examples = 2\n",
+    );
+    let train = |arguments: &[&str]| {
+        let mut all = vec!["train"];
+        all.extend(arguments);
+        let output = t2l(&all);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output
+    };
+
+    // Both tasks side by side, stopped and resumed; then one shard after the other.
+    let (whole, parts, library) = (path("whole"), path("parts"), path("library"));
+    train(&["lora", &lora, "-o", &whole]);
+    train(&["lora", &lora, "-o", &parts, "--max-steps", "1"]);
+    assert_eq!(names(Path::new(&parts)), ["groups", "index.json", "lock"]);
+    train(&["lora", &lora, "-o", &parts]);
+    for task in ["double_number", "first_letter"] {
+        for file in ["adapter_model.safetensors", "adapter_config.json", "training.json"] {
+            let read = |run: &str| std::fs::read(Path::new(run).join(task).join(file)).expect(file);
+            assert_eq!(read(&whole), read(&parts), "{task}/{file}");
+        }
+    }
+    train(&["lora", &lora, "-o", &library, "--shard", "1/2"]);
+    assert!(!Path::new(&library).join("first_letter").exists());
+    let output = super::json(&t2l(&["train", "lora", &lora, "-o", &library, "--shard", "2/2", "--json"]));
+    assert_eq!(output["state"], "complete");
+    assert_eq!(output["adapters"].as_array().map(Vec::len), Some(2));
+    assert!(output["adapters"][0]["nll"].as_f64().is_some_and(f64::is_finite));
+    assert_eq!(names(Path::new(&library)), ["double_number", "first_letter", "groups", "index.json", "lock"]);
+    assert_eq!(names(&Path::new(&library).join("groups/1-of-2-001")), ["config.toml", "lock", "metrics.jsonl"]);
+    // What is finished is skipped, and not trained on under other settings.
+    let index = std::fs::read(Path::new(&library).join("index.json")).expect("index");
+    train(&["lora", &lora, "-o", &library]);
+    assert_eq!(std::fs::read(Path::new(&library).join("index.json")).expect("index"), index);
+    write("hotter.toml", "[optimizer]\nlearning_rate = 0.5\n");
+    let refused = t2l(&["train", "lora", &path("hotter.toml"), "-o", &library]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("another configuration"), "{}", text(&refused.stderr));
+
+    // A hypernetwork on that library, and one adapter for both tasks.
+    for target in ["factorized", "z-scored", "delta-w"] {
+        let name = format!("recon-{target}");
+        write(
+            &format!("{name}.toml"),
+            &format!(
+                "[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\nrank = 2\n\
+                 [recon]\nlibrary = {library:?}\ntarget = {target:?}\n[run]\nsteps = 2\nvalidate_every = 0\n"
+            ),
+        );
+        train(&["recon", &path(&format!("{name}.toml")), "-o", &path(&name)]);
+        assert!(Path::new(&path(&name)).join("last/hypernet.safetensors").is_file());
+    }
+    write(
+        "multitask.toml",
+        "[hypernet]\nrank = 2\n[sampling]\ntasks_per_step = 2\nmax_tokens = 64\n[run]\nsteps = 2\nvalidate_every = 0\n",
+    );
+    train(&["multitask", &path("multitask.toml"), "-o", &path("multitask")]);
+    let inspected = super::json(&t2l(&["adapter", "inspect", &path("multitask/last"), "--json"]));
+    assert_eq!(inspected["rank"], 2);
+}

@@ -1,5 +1,7 @@
 //! Learning rate over a run: linear warm-up, then linear decay to zero.
 
+use crate::OptimizerConfig;
+
 /// Linear warm-up over the first steps, then linear decay (transformers' `linear` schedule, as published).
 ///
 /// ```
@@ -23,6 +25,11 @@ pub struct LinearSchedule {
 }
 
 impl LinearSchedule {
+    /// The schedule of a run of `steps` steps.
+    pub fn new(config: &OptimizerConfig, steps: u64) -> Self {
+        Self { peak: config.learning_rate, warmup: (steps as f64 * config.warmup_share).round() as u64, total: steps }
+    }
+
     /// Learning rate of a step, counted from 0.
     pub fn at(&self, step: u64) -> f64 {
         if step < self.warmup {

@@ -1,0 +1,88 @@
+//! The range of every setting.
+
+use super::{TrainConfig, Trainer};
+use crate::TrainError;
+
+impl TrainConfig {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn check(&self) -> Result<(), TrainError> {
+        positive("sampling.tasks_per_step", self.sampling.tasks_per_step)?;
+        positive("sampling.points_per_task", self.sampling.points_per_task)?;
+        positive("sampling.max_tokens", self.sampling.max_tokens)?;
+        positive("sampling.bucket_window", self.sampling.bucket_window)?;
+        positive("sampling.accumulation", self.sampling.accumulation)?;
+        positive("lora.validation_examples", self.lora.validation_examples)?;
+        share("sampling.input_share", self.sampling.input_share, false)?;
+        share("loss.label_smoothing", self.loss.label_smoothing, true)?;
+        share("loss.lora_dropout", self.loss.lora_dropout, true)?;
+        share("hypernet.dropout", self.hypernet.dropout, true)?;
+        share("optimizer.warmup_share", self.optimizer.warmup_share, false)?;
+        share("optimizer.beta1", self.optimizer.beta1, true)?;
+        share("optimizer.beta2", self.optimizer.beta2, true)?;
+        at_least_zero("optimizer.learning_rate", self.optimizer.learning_rate)?;
+        at_least_zero("optimizer.weight_decay", self.optimizer.weight_decay)?;
+        at_least_zero("optimizer.epsilon", self.optimizer.epsilon)?;
+        at_least_zero("optimizer.max_grad_norm", self.optimizer.max_grad_norm)?;
+        at_least_zero("loss.l2_generated", self.loss.l2_generated)?;
+        at_least_zero("loss.neftune_alpha", self.loss.neftune_alpha)?;
+        at_least_zero("recon.delta_w_scaling", self.recon.delta_w_scaling)?;
+        if self.run.steps == 0 || self.run.checkpoint_every == 0 {
+            return wrong("run.steps, run.checkpoint_every", 0, "must be at least 1");
+        }
+        match self.trainer {
+            Trainer::Sft => Ok(()),
+            Trainer::Lora | Trainer::Multitask => self.check_plain(),
+            Trainer::Recon => self.check_recon(),
+        }
+    }
+
+    /// Adapters without a hypernetwork.
+    fn check_plain(&self) -> Result<(), TrainError> {
+        let (rank, alpha) = (self.hypernet.rank, self.hypernet.alpha);
+        if !(1..=1 << 12).contains(&rank) {
+            return wrong("hypernet.rank", rank, "must be from 1 to 4096");
+        }
+        if !alpha.is_finite() {
+            return wrong("hypernet.alpha", alpha, "must be a number");
+        }
+        if self.loss.l2_generated > 0.0 {
+            return wrong("loss.l2_generated", self.loss.l2_generated, "must be 0: no adapter is generated");
+        }
+        if self.trainer == Trainer::Lora && self.run.select.is_some() {
+            let value = self.run.select.as_deref().unwrap_or_default();
+            return wrong("run.select", value, "cannot be chosen: each adapter is judged by its own task's loss");
+        }
+        Ok(())
+    }
+
+    fn check_recon(&self) -> Result<(), TrainError> {
+        if self.hypernet.init != t2l_hypernet::Init::Reconstruction {
+            let value = format!("{:?}", self.hypernet.init).to_lowercase();
+            return wrong("hypernet.init", value, "must be \"reconstruction\": nothing may start at zero here");
+        }
+        if self.recon.delta_w_scaling == 0.0 {
+            return wrong("recon.delta_w_scaling", 0, "must be more than 0");
+        }
+        Ok(())
+    }
+}
+
+fn wrong<T>(key: &'static str, value: impl ToString, reason: &'static str) -> Result<T, TrainError> {
+    Err(TrainError::Setting { key, value: value.to_string(), reason })
+}
+
+fn positive(key: &'static str, value: usize) -> Result<(), TrainError> {
+    if value == 0 || value > 1 << 20 { wrong(key, value, "must be from 1 to 1048576") } else { Ok(()) }
+}
+
+fn share(key: &'static str, value: f64, below_one: bool) -> Result<(), TrainError> {
+    let fits = (0.0..=1.0).contains(&value) && !(below_one && value == 1.0);
+    if fits { Ok(()) } else { wrong(key, value, "must be a share between 0 and 1") }
+}
+
+fn at_least_zero(key: &'static str, value: f64) -> Result<(), TrainError> {
+    if value.is_finite() && value >= 0.0 { Ok(()) } else { wrong(key, value, "must be a number from 0") }
+}

@@ -1,0 +1,12 @@
+//! Adapters trained by gradient descent, without a hypernetwork: one for each task, many at once, or one for all tasks.
+
+mod adapters;
+mod library;
+mod plain;
+mod step;
+
+pub use adapters::{Adapters, HeldOutRow};
+pub use library::{FinishedTask, Group, INDEX, Library, REPORT, Shard};
+pub use plain::PlainLora;
+pub(crate) use plain::stacked;
+pub use step::{AdapterStepOutput, adapter_step};

@@ -1,0 +1,283 @@
+//! The loop that every trainer shares: step, log, validate, keep the best, checkpoint, stop, resume.
+
+mod metrics;
+mod progress;
+mod schedule;
+mod signal;
+mod state;
+mod trainee;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use self::metrics::MetricsFile;
+use self::progress::Progress;
+use crate::optimizer::Optimizer;
+use crate::{TrainConfig, TrainError, files};
+
+pub use schedule::LinearSchedule;
+pub use signal::Stop;
+pub use trainee::{Outcome, Part, StepSeed, Trainee};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All steps were taken, or every part ran out of patience.
+    Complete,
+    /// Somebody asked it to stop; it can be resumed.
+    Stopped {
+        /// Steps taken so far.
+        step: u64,
+    },
+}
+
+/// What the loop tells while it runs.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The run starts at a step (0, or where it was resumed).
+    Start {
+        /// Steps already taken.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// Trainable values.
+        parameters: usize,
+    },
+    /// A step was taken.
+    Step {
+        /// Steps taken.
+        step: u64,
+        /// Loss of the step.
+        loss: f64,
+        /// Real tokens of the step.
+        tokens: usize,
+        /// Seconds it took.
+        seconds: f64,
+    },
+    /// Named validation numbers.
+    Validation {
+        /// Steps taken.
+        step: u64,
+        /// The numbers.
+        numbers: BTreeMap<String, f64>,
+    },
+}
+
+/// Trains until all steps are taken or `stop` wants an end. Resumes where the folder's state file stands.
+///
+/// The folder then holds `config.toml` (resolved), `metrics.jsonl`, `state.safetensors`, and each part as the trainee
+/// exports it: `last` of the latest checkpoint, `best` of the best validation (`last/NAME`, `best/NAME` where parts
+/// have names).
+///
+/// # Errors
+/// A folder in use or of another configuration, a loss that is not finite, files that cannot be written.
+pub fn run(
+    trainee: &mut dyn Trainee,
+    config: &TrainConfig,
+    folder: &Path,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Ended, TrainError> {
+    std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
+    let _lock = lock(folder)?;
+    let mut run = Run::open(trainee, config, folder)?;
+    let parameters = run.trainee.parts().iter().map(|p| p.parameters.count()).sum();
+    tell(Event::Start { step: run.progress.step, steps: config.run.steps, parameters });
+    while !run.ended() {
+        if stop.wanted(run.progress.step) {
+            run.checkpoint()?;
+            return Ok(Ended::Stopped { step: run.progress.step });
+        }
+        tell(run.step()?);
+        let (step, every) = (run.progress.step, config.run.validate_every);
+        if every > 0 && (step.is_multiple_of(every) || step == config.run.steps) {
+            tell(run.validate()?);
+        }
+        if step.is_multiple_of(config.run.checkpoint_every) || run.ended() {
+            run.checkpoint()?;
+        }
+    }
+    Ok(Ended::Complete)
+}
+
+/// A run between two steps.
+struct Run<'a> {
+    trainee: &'a mut dyn Trainee,
+    config: &'a TrainConfig,
+    folder: &'a Path,
+    schedule: LinearSchedule,
+    /// One for each part.
+    optimizers: Vec<Optimizer>,
+    progress: Progress,
+    metrics: MetricsFile,
+}
+
+impl<'a> Run<'a> {
+    fn open(trainee: &'a mut dyn Trainee, config: &'a TrainConfig, folder: &'a Path) -> Result<Self, TrainError> {
+        let state_path = folder.join("state.safetensors");
+        let mut optimizers: Vec<Optimizer> = {
+            let parts = trainee.parts();
+            parts.iter().map(|p| Optimizer::new(config.optimizer.clone(), p.parameters)).collect()
+        };
+        let progress = if state_path.exists() {
+            let progress = state::load(&state_path, trainee, &mut optimizers, &config.digest())?;
+            trainee.restore(&progress.sampler).map_err(|reason| TrainError::State { path: state_path, reason })?;
+            progress
+        } else {
+            let path = folder.join("config.toml");
+            let resolved = toml::to_string_pretty(config)
+                .map_err(|e| TrainError::Config { path: path.clone(), reason: e.to_string() })?;
+            files::write_whole(&path, resolved.as_bytes())?;
+            Progress::start(config.digest(), trainee.position(), optimizers.len())
+        };
+        let metrics = MetricsFile::open(&folder.join("metrics.jsonl"), progress.metrics_bytes)?;
+        let schedule = LinearSchedule::new(&config.optimizer, config.run.steps);
+        Ok(Self { trainee, config, folder, schedule, optimizers, progress, metrics })
+    }
+
+    fn ended(&self) -> bool {
+        self.progress.step >= self.config.run.steps || !self.progress.parts.iter().any(|p| p.active)
+    }
+
+    fn active(&self) -> Vec<bool> {
+        self.progress.parts.iter().map(|p| p.active).collect()
+    }
+
+    /// Takes one step: a few micro-batches, their gradients together, each part on its own.
+    fn step(&mut self) -> Result<Event, TrainError> {
+        let started = Instant::now();
+        let step = self.progress.step;
+        let outcome = self.outcome(step)?;
+        let learning_rate = self.schedule.at(step);
+        let not_finite =
+            |what, value| Err(TrainError::NotFinite { step, what, value, examples: outcome.examples.clone() });
+        if !outcome.loss.is_finite() {
+            return not_finite("loss", outcome.loss);
+        }
+        let mut norms = Vec::new();
+        let states = self.optimizers.iter_mut().zip(&mut self.progress.parts);
+        for ((parameters, (optimizer, part)), gradients) in
+            self.trainee.parameters_mut().into_iter().zip(states).zip(&outcome.gradients)
+        {
+            let Some(gradients) = gradients else { continue };
+            let norm = optimizer.step(parameters, gradients, learning_rate);
+            if !norm.is_finite() {
+                return not_finite("gradient norm", norm);
+            }
+            part.steps = optimizer.steps;
+            norms.push(norm);
+        }
+        self.progress.step += 1;
+        let seconds = started.elapsed().as_secs_f64();
+        let mut entry = Map::new();
+        entry.insert("loss".into(), json!(outcome.loss));
+        entry.extend(outcome.numbers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))));
+        // The norm of one part, or the mean over parts.
+        entry.insert("grad_norm".into(), json!(norms.iter().sum::<f64>() / norms.len().max(1) as f64));
+        entry.insert("learning_rate".into(), json!(learning_rate));
+        entry.insert("tokens".into(), json!(outcome.tokens));
+        self.log(entry)?;
+        Ok(Event::Step { step: self.progress.step, loss: outcome.loss, tokens: outcome.tokens, seconds })
+    }
+
+    fn outcome(&mut self, step: u64) -> Result<Outcome, TrainError> {
+        let (accumulation, active) = (self.config.sampling.accumulation, self.active());
+        let mut total: Option<Outcome> = None;
+        for micro in 0..accumulation as u64 {
+            let seed = StepSeed { seed: self.config.run.seed, step, micro };
+            let outcome = self.trainee.step(seed, &active)?;
+            total = Some(match total {
+                None => outcome,
+                Some(total) => total.plus(outcome),
+            });
+        }
+        let total = total.ok_or_else(|| TrainError::NoData { reason: "no batch in a step".into() })?;
+        Ok(total.scaled(1.0 / accumulation as f64))
+    }
+
+    /// Validates, and exports every part that is the best so far.
+    fn validate(&mut self) -> Result<Event, TrainError> {
+        let numbers = self.trainee.validate(&self.active())?;
+        self.log(numbers.iter().map(|(k, v)| (k.clone(), json!(v))).collect())?;
+        let step = self.progress.step;
+        for part in 0..self.progress.parts.len() {
+            let value = self.trainee.judged_by(part).iter().find_map(|name| numbers.get(name)).copied();
+            let Some(value) = value.filter(|_| self.progress.parts[part].active) else { continue };
+            if self.progress.parts[part].judge(value, step, self.config.lora.patience) {
+                self.export("best", part, &numbers)?;
+            }
+        }
+        Ok(Event::Validation { step, numbers })
+    }
+
+    fn checkpoint(&mut self) -> Result<(), TrainError> {
+        self.progress.metrics_bytes = self.metrics.sync()?;
+        self.progress.sampler = self.trainee.position();
+        for part in 0..self.progress.parts.len() {
+            self.export("last", part, &BTreeMap::new())?;
+        }
+        state::save(&self.folder.join("state.safetensors"), &*self.trainee, &self.optimizers, &self.progress)
+    }
+
+    fn export(&self, name: &str, part: usize, numbers: &BTreeMap<String, f64>) -> Result<(), TrainError> {
+        let recipe = json!({ "config": self.config, "step": self.progress.step, "validation": numbers });
+        let folder = exported(self.folder, name, self.trainee.parts()[part].name);
+        self.trainee.export(part, &folder, recipe)
+    }
+
+    fn log(&mut self, entry: Map<String, Value>) -> Result<(), TrainError> {
+        let mut line = Map::new();
+        line.insert("step".into(), json!(self.progress.step));
+        line.extend(entry);
+        self.metrics.write(line)
+    }
+}
+
+/// Where a run's folder holds the `last` or `best` of a part.
+pub(crate) fn exported(folder: &Path, name: &str, part: &str) -> PathBuf {
+    let folder = folder.join(name);
+    if part.is_empty() { folder } else { folder.join(part) }
+}
+
+impl Outcome {
+    fn plus(mut self, other: Self) -> Self {
+        self.loss += other.loss;
+        for ((_, number), (_, more)) in self.numbers.iter_mut().zip(other.numbers) {
+            *number += more;
+        }
+        self.tokens += other.tokens;
+        self.examples = format!("{}, {}", self.examples, other.examples);
+        let both = self.gradients.into_iter().zip(other.gradients);
+        self.gradients = both
+            .map(|pair| match pair {
+                (Some(a), Some(b)) => Some(a.into_iter().zip(b).map(|(a, b)| a + b).collect()),
+                (a, b) => a.or(b),
+            })
+            .collect();
+        self
+    }
+
+    /// Means instead of sums; tokens stay a count.
+    fn scaled(mut self, factor: f64) -> Self {
+        if factor == 1.0 {
+            return self;
+        }
+        self.loss *= factor;
+        self.numbers.iter_mut().for_each(|(_, number)| *number *= factor);
+        let scaled = |part: Vec<_>| part.into_iter().map(|g| g * factor).collect();
+        self.gradients = self.gradients.into_iter().map(|part| part.map(scaled)).collect();
+        self
+    }
+}
+
+/// Keeps a folder to one process, for as long as the file is open.
+pub(crate) fn lock(folder: &Path) -> Result<File, TrainError> {
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(TrainError::io(&path))?;
+    file.try_lock().map_err(|_| TrainError::Locked { path: folder.to_owned() })?;
+    Ok(file)
+}

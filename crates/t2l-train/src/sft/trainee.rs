@@ -1,0 +1,104 @@
+//! The hypernetwork as what a run trains: rows from the sampler, each under its task's description.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use serde_json::Value;
+use t2l_backbone::Decoder;
+use t2l_core::Parameters;
+use t2l_data::{Corpus, Sampler, TrainBatch};
+use t2l_hypernet::{Checkpoint, Dtype, Hypernet, Manifest};
+
+use super::sft_step;
+use crate::validate::validate_all;
+use crate::{LossConfig, Outcome, Part, StepSeed, TrainError, Trainee, Validator};
+
+/// Everything that SFT works on.
+pub struct Sft {
+    /// The frozen base model, [`Decoder::for_training`].
+    pub decoder: Decoder,
+    /// The hypernetwork with its initial values.
+    pub hypernet: Hypernet,
+    /// What goes into the manifest of exported checkpoints.
+    pub manifest: Manifest,
+    /// Tokenised examples.
+    pub corpus: Corpus,
+    /// Task embeddings of every training description: per task `[descriptions, e]`.
+    pub descriptions: Vec<Tensor<2>>,
+    /// The loss.
+    pub loss: LossConfig,
+    /// Draws rows.
+    pub sampler: Sampler,
+    /// Names of the validation numbers that may choose the best checkpoint.
+    pub judged_by: Vec<String>,
+    /// Judges.
+    pub validators: Vec<Box<dyn Validator>>,
+}
+
+impl Trainee for Sft {
+    fn parts(&self) -> Vec<Part<'_>> {
+        vec![Part { name: "", parameters: &self.hypernet.parameters }]
+    }
+
+    fn parameters_mut(&mut self) -> Vec<&mut Parameters> {
+        vec![&mut self.hypernet.parameters]
+    }
+
+    fn device(&self) -> Device {
+        self.decoder.device().inner()
+    }
+
+    fn position(&self) -> Value {
+        self.sampler.state()
+    }
+
+    fn restore(&mut self, position: &Value) -> Result<(), String> {
+        self.sampler.restore(position, &self.corpus)
+    }
+
+    fn step(&mut self, seed: StepSeed, _active: &[bool]) -> Result<Outcome, TrainError> {
+        let draws = self.sampler.next_batch(&self.corpus);
+        let rows: Vec<_> = draws.iter().map(|d| self.corpus.example(d)).collect();
+        let batch = TrainBatch::new(&rows, 8, 0);
+        let embeddings = draws.iter().map(|d| self.descriptions[d.task].clone().narrow(0, d.description, 1)).collect();
+        let embeddings = Tensor::cat(embeddings, 0);
+        let output = sft_step(&self.decoder, &self.hypernet, &batch, embeddings, &self.loss, Some(seed))?;
+        let examples: Vec<&str> = draws.iter().map(|d| self.corpus.task_name(d.task)).collect();
+        Ok(Outcome {
+            loss: output.sft_loss + output.l2_loss,
+            numbers: vec![
+                ("sft_loss", output.sft_loss),
+                ("l2_loss", output.l2_loss),
+                ("padding_share", batch.padding_share()),
+            ],
+            tokens: batch.tokens,
+            examples: examples.join(", "),
+            gradients: vec![Some(output.gradients)],
+        })
+    }
+
+    fn validate(&mut self, _active: &[bool]) -> Result<BTreeMap<String, f64>, TrainError> {
+        validate_all(&mut self.validators, &self.hypernet)
+    }
+
+    fn judged_by(&self, _part: usize) -> Vec<String> {
+        self.judged_by.clone()
+    }
+
+    fn export(&self, _part: usize, folder: &Path, recipe: Value) -> Result<(), TrainError> {
+        export_hypernet(&self.manifest, &self.hypernet, folder, recipe)
+    }
+}
+
+/// Writes a hypernetwork in bf16, with its recipe in the manifest.
+pub(crate) fn export_hypernet(
+    manifest: &Manifest,
+    hypernet: &Hypernet,
+    folder: &Path,
+    recipe: Value,
+) -> Result<(), TrainError> {
+    let manifest = Manifest { recipe, ..manifest.clone() };
+    Checkpoint { manifest, hypernet: hypernet.clone() }.save(folder, Dtype::Bf16)?;
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! From a configuration to a run: models, tasks, embeddings and validators for the trainers of [`t2l_train`].
+
+mod ground;
+mod lora;
+mod multitask;
+mod recon;
+mod sft;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use t2l_hypernet::ModelRef;
+use t2l_train::{Ended, Event, Stop, TrainConfig, Trainee, Trainer};
+
+use crate::Error;
+
+pub use lora::{LibraryRun, train_library};
+
+/// A run ready to start.
+pub struct PreparedRun {
+    /// The resolved configuration.
+    pub config: TrainConfig,
+    /// Folder of the run.
+    pub folder: PathBuf,
+    /// What it trains.
+    pub trainee: Box<dyn Trainee>,
+    /// Number of tasks.
+    pub tasks: usize,
+}
+
+impl PreparedRun {
+    /// Trains until all steps are taken or `stop` wants an end. Resumes where the folder's state file stands.
+    ///
+    /// # Errors
+    /// As [`t2l_train::run`].
+    pub fn run(&mut self, stop: &Stop, mut tell: impl FnMut(Event)) -> Result<Ended, Error> {
+        Ok(t2l_train::run(&mut *self.trainee, &self.config, &self.folder, stop, &mut tell)?)
+    }
+}
+
+/// Where a run's frozen models lie.
+#[derive(Debug, Clone)]
+pub struct ModelPaths {
+    /// The base model: a folder or a GGUF file.
+    pub base: PathBuf,
+    /// Names and hash of the base model for the manifest.
+    pub base_ref: ModelRef,
+    /// The encoder's folder.
+    pub encoder: PathBuf,
+    /// Names of the encoder for the manifest.
+    pub encoder_ref: ModelRef,
+}
+
+/// Prepares a run in `folder`: of any trainer but `lora`, which has many of them ([`train_library`]). `cache` keeps
+/// description embeddings between runs.
+///
+/// # Errors
+/// Models or data that cannot be loaded, a configuration that does not fit them.
+pub fn prepare(
+    config: TrainConfig,
+    models: &ModelPaths,
+    folder: &Path,
+    cache: &Path,
+    device: &Device,
+    mut tell: impl FnMut(&str),
+) -> Result<PreparedRun, Error> {
+    let ground = ground::Ground::open(&config, models, device, &mut tell)?;
+    let trainee: Box<dyn Trainee> = match config.trainer {
+        Trainer::Sft => Box::new(sft::prepare(&config, models, &ground, cache, &mut tell)?),
+        Trainer::Recon => Box::new(recon::prepare(&config, models, &ground, cache, &mut tell)?),
+        Trainer::Multitask => Box::new(multitask::prepare(&config, models, &ground, &mut tell)?),
+        Trainer::Lora => return Err(Error::Invalid("`lora` trains many adapters: use train_library".into())),
+    };
+    Ok(PreparedRun { config, folder: folder.to_owned(), trainee, tasks: ground.tasks.len() })
+}

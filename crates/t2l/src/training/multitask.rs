@@ -1,0 +1,40 @@
+//! `t2l train multitask`: one adapter for all tasks.
+
+use t2l_data::{Corpus, Task};
+use t2l_train::{Adapters, HeldOutRow, TrainConfig};
+
+use super::ModelPaths;
+use super::ground::{Ground, scaling};
+use super::lora::initial;
+use crate::Error;
+
+pub(super) fn prepare(
+    config: &TrainConfig,
+    models: &ModelPaths,
+    ground: &Ground,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Adapters, Error> {
+    tell("tokenising");
+    let tasks: Vec<&Task> = ground.tasks.iter().collect();
+    let corpus = Corpus::build(&ground.set, &tasks, &ground.renderer()?, config.sampling.max_tokens)?;
+    let mut held_out = Vec::new();
+    for (group, tasks) in [("seen", &ground.tasks), ("unseen", &ground.unseen)] {
+        let rows = ground.validation(tasks, config)?.into_iter();
+        held_out.extend(rows.map(|v| HeldOutRow { example: v.example, adapter: 0, group: group.to_owned() }));
+    }
+    let layout = ground.layout(config, models)?;
+    Ok(Adapters {
+        names: vec![String::new()],
+        adapters: vec![initial(config, &layout, "", &ground.device)?],
+        adapter_of_task: vec![0; tasks.len()],
+        layout,
+        scaling: scaling(config),
+        decoder: ground.backbone.decoder.for_training(),
+        plain_decoder: ground.backbone.decoder.clone(),
+        corpus,
+        sampler: config.sampler(),
+        loss: config.loss.clone(),
+        held_out,
+        judged_by: vec![config.judged_by(&["unseen/nll", "seen/nll"])],
+    })
+}
