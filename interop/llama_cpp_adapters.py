@@ -54,7 +54,7 @@ def main():
         tokens = Llama(str(plain), vocab_only=True, verbose=False).tokenize(PROMPT.encode(), add_bos=False)
         with torch.no_grad():
             base = model.eval()(torch.tensor([tokens])).logits[0]
-        check("base: logits", largest(logits(plain, tokens), base), 2e-2)
+        check("base: logits", largest(logits(plain, tokens), base), 1e-3)
 
         settings = dict(rank_pattern={"v_proj": 2}, alpha_pattern={"layers.3.mlp.up_proj": 3})
         config = LoraConfig(r=8, lora_alpha=8, use_rslora=True, target_modules=MODULES, **settings)
@@ -67,7 +67,7 @@ def main():
         assert moved > 1.0, f"the adapter moves the logits by {moved} only"
         t2l("adapter", "convert", root / "lora", root / "lora.gguf", "--model", args.model)
         found = logits(plain, tokens, root / "lora.gguf")
-        check(f"adapter that moves logits by {moved:.2f}: logits", largest(found, expected), 2e-2)
+        check(f"adapter that moves logits by {moved:.2f}: logits", largest(found, expected), 1e-3)
         agreeing = (found.argmax(-1) == expected.argmax(-1)).float().mean().item()
         check("adapter: positions with another likeliest token", 1 - agreeing, 0.0)
         quantised = logits(args.model, tokens, root / "lora.gguf")

@@ -113,16 +113,24 @@ fn to_gguf_and_back() {
     assert_eq!(output["path"], desk.text("back"));
     assert_eq!(output["modules"], 2);
     desk.same("a", "back");
-    insta::assert_snapshot!(desk.shown("inspect @new/a.gguf"), @"");
+    insta::assert_snapshot!(desk.shown("inspect @new/a.gguf"), @r"
+    description Task a.
+    base model  some/model
+    rank        2
+    alpha       5.656854152679443 (plain, scaling 2.8284)
+    layer  module      in → out        rank  norm of ΔW
+        0  q_proj      6 → 16             2  15.8979
+        1  v_proj      6 → 8              2  11.2383
+    ");
 }
 
 #[test]
 fn gguf_needs_to_know_the_base() {
     let desk = Desk::new();
-    insta::assert_snapshot!(desk.refused("convert @a @a.gguf"), @"");
-    insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @nowhere"), @"");
+    insta::assert_snapshot!(desk.refused("convert @a @a.gguf"), @"error: @a.gguf: a GGUF adapter names its base model's architecture and follows its heads; name that model (--model)");
+    insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @nowhere"), @r#"error: unknown model "@nowhere"; known are smollm2-135m-instruct, all-minilm-l6-v2, and any folder or file"#);
     desk.shown("convert @a @a.gguf --model @model");
-    insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @model"), @"");
+    insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @model"), @"error: @a.gguf: is there already (--force replaces it)");
     desk.shown("convert @a @a.gguf --model @model --force --dtype bf16");
     assert_eq!(entries(desk.0.path()), ["a", "a.gguf", "b", "model"]);
 }
@@ -130,9 +138,9 @@ fn gguf_needs_to_know_the_base() {
 #[test]
 fn merge_writes_a_whole_model() {
     let desk = Desk::new();
-    insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"");
+    insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"error: @model/model.safetensors: No such file or directory (os error 2)");
     desk.weights();
-    insta::assert_snapshot!(desk.refused("merge @b --model @model -o @merged"), @"");
+    insta::assert_snapshot!(desk.refused("merge @b --model @model -o @merged"), @"error: @model: has no weight for layer 1, up_proj");
     assert_eq!(entries(desk.0.path()), ["a", "b", "model"]);
     let output = json(&desk.run("merge @a --model @model -o @merged --json"));
     assert_eq!(
@@ -141,12 +149,18 @@ fn merge_writes_a_whole_model() {
     );
     assert!(output["bytes"].is_u64() && output["seconds"].is_number());
     assert_eq!(entries(&desk.path("merged")), ["config.json", "model.safetensors"]);
-    insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"");
-    // The same from a GGUF adapter.
+    insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"error: @merged: is not empty; a merged model is written into a new folder");
+    // The same from a GGUF adapter, up to its alpha in f32.
     desk.shown("convert @a @a.gguf --model @model");
     desk.shown("merge @a.gguf --model @model -o @again");
-    let read = |name: &str| std::fs::read(desk.path(name)).expect("read");
-    assert_eq!(read("merged/model.safetensors"), read("again/model.safetensors"));
+    let read = |name: &str| t2l_testing::tensors(&desk.path(name).join("model.safetensors"));
+    let (one, other) = (read("merged"), read("again"));
+    assert_eq!(one.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
+    for (name, tensor) in &one {
+        for (x, y) in tensor.values.iter().zip(&other[name].values) {
+            assert!((x - y).abs() <= 1e-6 * (1.0 + x.abs()), "{name}: {x} and {y}");
+        }
+    }
 }
 
 #[test]
@@ -166,12 +180,12 @@ fn mix_has_the_ranks_of_its_method() {
 #[test]
 fn mix_says_what_is_missing() {
     let desk = Desk::new();
-    insta::assert_snapshot!(desk.refused("mix @a @b --weights 1 -o @c"), @"");
-    insta::assert_snapshot!(desk.refused("mix @a @b --rank 3 -o @c"), @"");
-    insta::assert_snapshot!(desk.refused("mix @a @b --method svd --rank 0 -o @c"), @"");
-    insta::assert_snapshot!(desk.refused("mix @a @b --weights 1,NaN -o @c"), @"");
+    insta::assert_snapshot!(desk.refused("mix @a @b --weights 1 -o @c"), @"error: 2 adapters need as many weights; --weights has 1");
+    insta::assert_snapshot!(desk.refused("mix @a @b --rank 3 -o @c"), @"error: --rank is for --method svd; the others have the rank that their parts give them");
+    insta::assert_snapshot!(desk.refused("mix @a @b --method svd --rank 0 -o @c"), @"error: an adapter of rank 0 touches nothing");
+    insta::assert_snapshot!(desk.refused("mix @a @b --weights 1,NaN -o @c"), @"error: the weight NaN is no number to mix with");
     desk.adapter("wide", 0.3, &[(0, "q_proj", 20)]);
-    insta::assert_snapshot!(desk.refused("mix @a @wide -o @c"), @"");
+    insta::assert_snapshot!(desk.refused("mix @a @wide -o @c"), @"error: layer 0, q_proj: one adapter is for weights [16, 6], another for [20, 6]");
     assert_eq!(desk.run("mix -o @c").status.code(), Some(2));
     assert!(!desk.path("c").exists());
 }
@@ -179,7 +193,13 @@ fn mix_says_what_is_missing() {
 #[test]
 fn diff_shows_every_place() {
     let desk = Desk::new();
-    insta::assert_snapshot!(desk.shown("diff @a @b"), @"");
+    insta::assert_snapshot!(desk.shown("diff @a @b"), @r"
+    layer  module         norm A    norm B  distance   cosine  angles in     angles out
+        0  q_proj         15.8979   20.9669   26.3287  -0.0013  9.6–40.7°     87.7–89.7°
+        1  up_proj              –   18.1596   18.1596        –  –             –
+        1  v_proj         11.2383         –   11.2383        –  –             –
+    all                   19.4690   27.7377   33.9009  -0.0008
+    ");
     let output = json(&desk.run("diff @a @a --svg @map.svg --json"));
     assert_eq!(output["distance"], 0.0);
     for module in output["modules"].as_array().expect("modules") {
