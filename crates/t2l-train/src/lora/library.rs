@@ -169,6 +169,10 @@ impl Library {
     ) -> Result<Ended, TrainError> {
         let folder = self.group_folder(&group.name);
         std::fs::create_dir_all(&folder).map_err(TrainError::io(&folder))?;
+        if !folder.join("state.safetensors").exists() {
+            // It starts anew: nothing that was judged before its first checkpoint may be taken for its best.
+            self.clear(&group.name)?;
+        }
         files::write_whole(&folder.join(GROUP), json!(group.tasks).to_string().as_bytes())?;
         let ended = run(adapters, &self.config, &folder, stop, tell)?;
         if ended == Ended::Complete {
