@@ -81,7 +81,7 @@ impl Worker {
         let embeddings = Tensor::from_data(TensorData::new(values, [rows, 384]), &device);
         let loss = LossConfig { lora_dropout: 0.0, neftune_alpha: 0.0, ..LossConfig::default() };
         let started = Instant::now();
-        sft_step(decoder, hypernet, &batch, embeddings, &loss, None)?;
+        sft_step(decoder, hypernet, &batch, embeddings, &[], &loss, None)?;
         Ok(started.elapsed().as_secs_f64())
     }
 

@@ -46,6 +46,6 @@ pub use lora::{AdapterStepOutput, adapter_step};
 pub use loss::{LossConfig, Weighting, generated_l2, label_losses, weighted};
 pub use optimizer::{NamedGradients, Optimizer, OptimizerConfig, global_norm};
 pub use recon::{ReconStepOutput, recon_step};
-pub use sft::{StepOutput, sft_step};
+pub use sft::{Contrast, StepOutput, sft_step};
 // How it is judged.
 pub use validate::{HeldOut, HeldOutExample, Validator};

@@ -34,6 +34,13 @@ pub struct LossConfig {
     pub lora_dropout: f64,
     /// NEFTune's alpha: uniform noise of `±alpha/√(tokens·hidden)` on input embeddings. Default 5 (published); 0 is off.
     pub neftune_alpha: f64,
+    /// Weight of the margin term: rows scored a second time under another task's adapter must be worse there by
+    /// `margin`, `weight · mean(max(0, margin − (other − own)))`. Default 0: off.
+    pub margin_weight: f64,
+    /// By how many nats per label the other adapter should be worse. Default 1.
+    pub margin: f64,
+    /// Rows of each batch that are scored a second time. Default 4.
+    pub margin_rows: usize,
 }
 
 impl Default for LossConfig {
@@ -44,6 +51,9 @@ impl Default for LossConfig {
             l2_generated: 1e-3,
             lora_dropout: 0.05,
             neftune_alpha: 5.0,
+            margin_weight: 0.0,
+            margin: 1.0,
+            margin_rows: 4,
         }
     }
 }
@@ -51,7 +61,14 @@ impl Default for LossConfig {
 impl LossConfig {
     /// The loss of validation: no smoothing, no regularisation, no noise.
     pub fn plain(weighting: Weighting) -> Self {
-        Self { label_smoothing: 0.0, weighting, l2_generated: 0.0, lora_dropout: 0.0, neftune_alpha: 0.0 }
+        Self {
+            label_smoothing: 0.0,
+            weighting,
+            l2_generated: 0.0,
+            lora_dropout: 0.0,
+            neftune_alpha: 0.0,
+            ..Self::default()
+        }
     }
 }
 
@@ -84,34 +101,46 @@ pub fn label_losses(
     Ok(ops::label_nll(flat.select(0, positions), decoder.lm_head(), labels, smoothing))
 }
 
-/// As [`label_losses`] in training: row i wears task i of the factors, with the configured noise and dropout drawn from
-/// `seed`; without a seed there is neither.
+/// As [`label_losses`] in training, with the configured noise and dropout drawn from `seed`; without a seed there is
+/// neither.
 pub(crate) fn noisy_label_losses(
     decoder: &Decoder,
     batch: &TrainBatch,
-    factors: &LoraFactors,
+    mut adapters: AdapterBatch,
     loss: &LossConfig,
     seed: Option<StepSeed>,
 ) -> Result<Tensor<1>, TrainError> {
     let stream = |purpose, wanted: bool| seed.filter(|_| wanted).map(|s| Noise::of(s, purpose));
-    let mut adapters = AdapterBatch::from_factors(factors);
     adapters.input_dropout = stream(Purpose::AdapterInput, loss.lora_dropout > 0.0)
         .map(|mut n| InputDropout { p: loss.lora_dropout, seed: n.seed() });
     let neftune = stream(Purpose::Neftune, loss.neftune_alpha > 0.0).map(|n| (loss.neftune_alpha, n));
     label_losses(decoder, batch, &adapters, loss.label_smoothing, neftune)
 }
 
-/// Weights label losses into one: `[1]`.
-pub fn weighted(losses: Tensor<1>, batch: &TrainBatch, weighting: Weighting) -> Tensor<1> {
-    let weights: Vec<f32> = match weighting {
-        Weighting::Token => vec![1.0 / batch.labels.len() as f32; batch.labels.len()],
-        Weighting::Sample => {
-            batch.label_rows.iter().map(|&row| 1.0 / (batch.rows * batch.label_counts[row]).max(1) as f32).collect()
-        }
+/// Weights the label losses of the first `rows` rows into one: `[1]`.
+pub fn weighted(losses: Tensor<1>, batch: &TrainBatch, rows: usize, weighting: Weighting) -> Tensor<1> {
+    let labels: usize = batch.label_counts.iter().take(rows).sum();
+    let weight = |&row: &usize| match weighting {
+        _ if row >= rows => 0.0,
+        Weighting::Token => 1.0 / labels as f32,
+        Weighting::Sample => 1.0 / (rows * batch.label_counts[row]).max(1) as f32,
     };
+    let weights: Vec<f32> = batch.label_rows.iter().map(weight).collect();
     let device = losses.device();
     let weights = Tensor::from_data(TensorData::new(weights, [batch.labels.len()]), &device);
     losses.mul(weights).sum()
+}
+
+/// Mean label loss of every row: `[rows]`.
+pub(crate) fn row_means(losses: Tensor<1>, batch: &TrainBatch) -> Tensor<1> {
+    let (rows, labels) = (batch.rows, batch.labels.len());
+    let mut weights = vec![0.0f32; rows * labels];
+    for (label, &row) in batch.label_rows.iter().enumerate() {
+        weights[row * labels + label] = 1.0 / batch.label_counts[row] as f32;
+    }
+    let device = losses.device();
+    let weights: Tensor<2> = Tensor::from_data(TensorData::new(weights, [rows, labels]), &device);
+    weights.matmul(losses.reshape([labels, 1])).reshape([rows])
 }
 
 /// `Σ_m mean(A²) + mean(B²)` over all layers and samples: `[1]`.

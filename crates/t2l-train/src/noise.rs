@@ -1,6 +1,7 @@
 //! Random numbers that a run can be resumed with: each step's streams follow from the seed and the step alone.
 
 use burn::tensor::TensorData;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -15,6 +16,8 @@ pub enum Purpose {
     Hypernet = 2,
     /// Dropout on the adapters' inputs.
     AdapterInput = 3,
+    /// Rows that are scored under another task's adapter.
+    Contrast = 4,
 }
 
 /// One step's stream for one purpose.
@@ -37,6 +40,13 @@ impl Noise {
     /// A seed for a counter-based generator.
     pub fn seed(&mut self) -> u64 {
         self.0.random()
+    }
+
+    /// The numbers below `count`, shuffled.
+    pub fn shuffled(&mut self, count: usize) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..count).collect();
+        all.shuffle(&mut self.0);
+        all
     }
 
     /// Uniform values in ±`bound`.

@@ -28,6 +28,9 @@ impl TrainConfig {
         at_least_zero("optimizer.max_grad_norm", self.optimizer.max_grad_norm)?;
         at_least_zero("loss.l2_generated", self.loss.l2_generated)?;
         at_least_zero("loss.neftune_alpha", self.loss.neftune_alpha)?;
+        at_least_zero("loss.margin_weight", self.loss.margin_weight)?;
+        at_least_zero("loss.margin", self.loss.margin)?;
+        positive("loss.margin_rows", self.loss.margin_rows)?;
         at_least_zero("recon.delta_w_scaling", self.recon.delta_w_scaling)?;
         if self.run.steps == 0 || self.run.checkpoint_every == 0 {
             return wrong("run.steps, run.checkpoint_every", 0, "must be at least 1");

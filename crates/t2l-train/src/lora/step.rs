@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use t2l_backbone::Decoder;
-use t2l_core::{AdapterLayout, LoraFactors, LoraScaling, ModuleFactors, Parameters};
+use t2l_core::{AdapterBatch, AdapterLayout, LoraFactors, LoraScaling, ModuleFactors, Parameters};
 use t2l_data::TrainBatch;
 
 use super::plain::stacked;
@@ -46,7 +46,7 @@ pub fn adapter_step(
 
     let tracked: Vec<Parameters> = present.iter().map(|&i| adapters[i].tracked()).collect();
     let factors = stacked(&tracked.iter().collect::<Vec<_>>(), layout, scaling);
-    let losses = noisy_label_losses(decoder, batch, &of_rows(factors, &seats), loss, seed)?;
+    let losses = noisy_label_losses(decoder, batch, AdapterBatch::from_factors(&of_rows(factors, &seats)), loss, seed)?;
     let weights = own_weights(batch, &seats, present.len(), loss.weighting);
     let weights: Tensor<1> = Tensor::from_data(TensorData::new(weights, [batch.labels.len()]), &losses.device());
     let weighted = losses.mul(weights);

@@ -10,7 +10,7 @@ use t2l_core::Parameters;
 use t2l_data::{Corpus, Sampler, TrainBatch};
 use t2l_hypernet::{Checkpoint, Dtype, Hypernet, Manifest};
 
-use super::sft_step;
+use super::{Contrast, sft_step};
 use crate::validate::validate_all;
 use crate::{LossConfig, Outcome, Part, StepSeed, TrainError, Trainee, Validator};
 
@@ -59,17 +59,21 @@ impl Trainee for Sft {
 
     fn step(&mut self, seed: StepSeed, _active: &[bool]) -> Result<Outcome, TrainError> {
         let draws = self.sampler.next_batch(&self.corpus);
-        let rows: Vec<_> = draws.iter().map(|d| self.corpus.example(d)).collect();
+        let tasks: Vec<usize> = draws.iter().map(|d| d.task).collect();
+        let contrasts = Contrast::draw(&tasks, &self.loss, seed);
+        let again = contrasts.iter().map(|c| &draws[c.own]);
+        let rows: Vec<_> = draws.iter().chain(again).map(|d| self.corpus.example(d)).collect();
         let batch = TrainBatch::new(&rows, 8, 0);
         let embeddings = draws.iter().map(|d| self.descriptions[d.task].clone().narrow(0, d.description, 1)).collect();
         let embeddings = Tensor::cat(embeddings, 0);
-        let output = sft_step(&self.decoder, &self.hypernet, &batch, embeddings, &self.loss, Some(seed))?;
+        let output = sft_step(&self.decoder, &self.hypernet, &batch, embeddings, &contrasts, &self.loss, Some(seed))?;
         let examples: Vec<&str> = draws.iter().map(|d| self.corpus.task_name(d.task)).collect();
         Ok(Outcome {
-            loss: output.sft_loss + output.l2_loss,
+            loss: output.sft_loss + output.l2_loss + output.margin_loss,
             numbers: vec![
                 ("sft_loss", output.sft_loss),
                 ("l2_loss", output.l2_loss),
+                ("margin_loss", output.margin_loss),
                 ("padding_share", batch.padding_share()),
             ],
             tokens: batch.tokens,

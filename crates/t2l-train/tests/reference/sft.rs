@@ -43,6 +43,7 @@ fn check(case: &Path, config: &Value) {
         l2_generated: number(config, "l2_reg_generated_w"),
         lora_dropout: 0.0,
         neftune_alpha: 0.0,
+        ..LossConfig::default()
     };
     // Batch 0 under all four options.
     for (name, smoothing, weighting) in [
@@ -53,7 +54,7 @@ fn check(case: &Path, config: &Value) {
     ] {
         let loss = LossConfig { label_smoothing: smoothing, weighting, ..base.clone() };
         let (batch, embeddings) = &batches[0];
-        let out = sft_step(&decoder, &hypernet, batch, embeddings.clone(), &loss, None).expect("step");
+        let out = sft_step(&decoder, &hypernet, batch, embeddings.clone(), &[], &loss, None).expect("step");
         assert_close(name, &[out.sft_loss as f32], &[number(config, name)], 0.0, 2e-5);
     }
 
@@ -63,7 +64,7 @@ fn check(case: &Path, config: &Value) {
     for entry in config["log"].as_array().expect("log") {
         let step = size(entry, "step");
         let (batch, embeddings) = &batches[size(entry, "batch")];
-        let out = sft_step(&decoder, &hypernet, batch, embeddings.clone(), &base, None).expect("step");
+        let out = sft_step(&decoder, &hypernet, batch, embeddings.clone(), &[], &base, None).expect("step");
         let what = format!("{} step {step}", case.display());
         assert_close(&what, &[out.sft_loss as f32], &[number(entry, "sft_loss")], 0.0, 2e-5);
         assert_close(&what, &[out.l2_loss as f32], &[number(entry, "generated_w_l2_loss")], 0.0, 1e-4);
