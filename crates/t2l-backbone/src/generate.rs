@@ -1,5 +1,7 @@
 //! Answering prompts: prefill, then one token at a time, every row under its own adapter.
 
+use std::borrow::Cow;
+
 use burn::tensor::{Int, Tensor, TensorData};
 use t2l_core::AdapterBatch;
 
@@ -56,7 +58,7 @@ impl Decoder {
         if capacity > self.config().max_positions {
             return Err(BackboneError::TooLong { tokens: capacity, limit: self.config().max_positions });
         }
-        let starts: Vec<usize> = prompts.iter().map(|p| width - p.len()).collect();
+        let mut starts: Vec<usize> = prompts.iter().map(|p| width - p.len()).collect();
         let mut padded = Vec::with_capacity(rows * width);
         for (prompt, start) in prompts.iter().zip(&starts) {
             padded.extend(std::iter::repeat_n(0, *start).chain(prompt.iter().map(|&id| id as i32)));
@@ -67,13 +69,16 @@ impl Decoder {
         let mut answers: Vec<Generated> = (0..rows).map(|_| Generated { ids: vec![], stopped: false }).collect();
         let mut done: Vec<bool> = (0..rows).map(|row| limit(row) == 0).collect();
         let mut next: Tensor<2, Int> = Tensor::from_data(TensorData::new(padded, [rows, width]), &device);
+        // Which rows are still in the batch, and what they wear.
+        let mut present: Vec<usize> = (0..rows).collect();
+        let mut adapters = Cow::Borrowed(adapters);
         while !done.iter().all(|&d| d) {
             let tokens = next.dims()[1];
-            let hidden = self.hidden(self.embed(next), &starts, Some(&mut cache), adapters)?;
+            let hidden = self.hidden(self.embed(next), &starts, Some(&mut cache), &adapters)?;
             let logits = self.logits(hidden.narrow(1, tokens - 1, 1)).to_data();
             let logits: Vec<f32> = logits.iter().collect();
-            let mut chosen = Vec::with_capacity(rows);
-            for (row, logits) in logits.chunks_exact(vocabulary).enumerate() {
+            let mut chosen = Vec::with_capacity(present.len());
+            for (&row, logits) in present.iter().zip(logits.chunks_exact(vocabulary)) {
                 if done[row] {
                     // Whatever a finished row goes on with is not looked at.
                     chosen.push(0);
@@ -90,10 +95,21 @@ impl Decoder {
                 on_token(row, token);
                 done[row] = answers[row].ids.len() >= limit(row);
             }
-            next = Tensor::from_data(TensorData::new(chosen, [rows, 1]), &device);
+            // Finished rows leave the batch once they are half of it.
+            let open: Vec<usize> = (0..present.len()).filter(|&i| !done[present[i]]).collect();
+            if !open.is_empty() && 2 * open.len() <= present.len() {
+                cache = cache.select(&open, capacity - cache.len());
+                adapters = Cow::Owned(adapters.select(&open));
+                (present, starts, chosen) = (pick(&present, &open), pick(&starts, &open), pick(&chosen, &open));
+            }
+            next = Tensor::from_data(TensorData::new(chosen, [present.len(), 1]), &device);
         }
         Ok(answers)
     }
+}
+
+fn pick<T: Copy>(values: &[T], places: &[usize]) -> Vec<T> {
+    places.iter().map(|&i| values[i]).collect()
 }
 
 impl Backbone {

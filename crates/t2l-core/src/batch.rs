@@ -196,6 +196,21 @@ impl AdapterBatch {
         Ok(batch)
     }
 
+    /// A batch whose row i is row `rows[i]` of this one.
+    ///
+    /// # Panics
+    /// A row that this batch does not have.
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let Some(first) = self.places.values().flat_map(BTreeMap::values).next() else { return Self::none(rows.len()) };
+        let index: Vec<i64> = rows.iter().map(|&r| r as i64).collect();
+        let index = Tensor::from_data(TensorData::new(index, [rows.len()]), &first.a.device());
+        let of_rows = |x: &Tensor<3>| x.clone().select(0, index.clone());
+        let chosen = |f: &RowFactors| RowFactors { a: of_rows(&f.a), b: of_rows(&f.b), scaling: of_rows(&f.scaling) };
+        let modules = |m: &BTreeMap<String, RowFactors>| m.iter().map(|(name, f)| (name.clone(), chosen(f))).collect();
+        let places = self.places.iter().map(|(&layer, m)| (layer, modules(m))).collect();
+        Self { rows: rows.len(), places, input_dropout: self.input_dropout }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows

@@ -9,7 +9,7 @@ use crate::run::{Item, batches};
 use crate::{EvalError, Evaluator};
 
 /// Answers generated at once, and padded tokens of their prompts at most.
-const ROWS: usize = 32;
+const ROWS: usize = 64;
 const TOKENS: usize = 8192;
 
 impl Evaluator<'_> {
