@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use minijinja::ErrorKind;
+use t2l_gguf::GgufError;
 
 use super::{LONGEST, functions::Refusal};
 use crate::tokenizer::TokenizerError;
