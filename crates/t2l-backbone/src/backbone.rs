@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use t2l_gguf::GgufFile;
 
 use crate::chat::ChatTemplate;
 use crate::tokenizer::ModelTokenizer;
 use crate::{BackboneError, Decoder};
-use t2l_gguf::GgufFile;
 
 /// A frozen language model, ready to render, tokenise and answer.
 #[derive(Debug, Clone)]

@@ -7,11 +7,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
+use t2l_gguf::{GgufFile, map_file};
 
 use crate::BackboneError;
 use crate::decoder::{DecoderConfig, random_values};
-use t2l_gguf::GgufFile;
-use t2l_gguf::map_file;
 
 /// Named weights of one model, read on demand as f32.
 pub(crate) enum Weights {

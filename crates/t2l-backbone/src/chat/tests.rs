@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use t2l_gguf::testing::Bytes;
 
 use super::{ChatError, ChatTemplate, Message};
-use t2l_gguf::testing::Bytes;
 
 fn template(source: &str) -> ChatTemplate {
     ChatTemplate::new(source.into(), Some("<s>".into()), Some("</s>".into())).unwrap()

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
 use t2l_core::{AdapterBatch, AdapterLayout, TargetModule, ops};
+use t2l_gguf::GgufFile;
 
 pub use config::{Activation, DecoderConfig, FAMILIES, RopeScaling, Sliding};
 use layer::Layer;
@@ -18,7 +19,6 @@ use rope::Rotations;
 use crate::BackboneError;
 use crate::cache::KvCache;
 use crate::weights::Weights;
-use t2l_gguf::GgufFile;
 
 /// A frozen decoder language model.
 #[derive(Debug, Clone)]

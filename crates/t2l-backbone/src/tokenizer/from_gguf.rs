@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use t2l_gguf::GgufFile;
 use tokenizers::{
     AddedToken, PostProcessorWrapper, Tokenizer,
     models::bpe::{BPE, BpeBuilder, Merges, Vocab},
@@ -11,7 +12,6 @@ use tokenizers::{
 };
 
 use super::{ModelTokenizer, SpecialIds, TokenizerError, pre_types, pre_types::PreType, sentencepiece};
-use t2l_gguf::GgufFile;
 
 /// `tokenizer.ggml.token_type`: the kinds that matter when encoding.
 const CONTROL: i64 = 3;

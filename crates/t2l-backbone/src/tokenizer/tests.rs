@@ -1,9 +1,9 @@
 //! Small vocabularies, made here: every byte is a token, so that any text has ids.
 
 use proptest::prelude::*;
+use t2l_gguf::{GgufProblem, testing::Bytes};
 
 use super::{ModelTokenizer, TokenizerError, pre_types::PreType, sentencepiece};
-use t2l_gguf::{GgufProblem, testing::Bytes};
 
 /// What byte-level vocabularies write for each byte.
 fn byte_tokens() -> Vec<String> {

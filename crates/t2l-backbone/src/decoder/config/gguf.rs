@@ -1,8 +1,9 @@
 //! Shape and switches from a GGUF file's metadata.
 
+use t2l_gguf::GgufFile;
+
 use super::{Activation, DecoderConfig, RopeScaling, Sliding};
 use crate::BackboneError;
-use t2l_gguf::GgufFile;
 
 /// Tensor of frequency divisors: how llama.cpp writes Llama 3's scaling.
 const DIVISORS: &str = "rope_freqs.weight";
