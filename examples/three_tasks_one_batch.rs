@@ -17,7 +17,7 @@ fn main() -> Result<(), Error> {
     // Row by row: which of the three adapters, or none.
     let wears = [Some(0), Some(1), Some(2), None];
     let adapters = AdapterBatch::select_factors(&generated.factors, &wears)?;
-    let prompt = PromptRenderer::new(&model.tokenizer, &model.chat)?.prompt("tall")?;
+    let prompt = PromptRenderer::of(&model)?.prompt("tall")?;
     let options = model.until_end_of_turn(vec![16], Sampling::GREEDY);
     let answers = model.decoder.generate(&vec![prompt; wears.len()], &adapters, &options, |_, _| ())?;
     for (worn, answer) in wears.iter().zip(&answers) {

@@ -1,6 +1,7 @@
 //! An example becomes a prompt here and nowhere else: for training, evaluation, `ask` and `chat` alike.
 
 use serde::{Deserialize, Serialize};
+use t2l_backbone::Backbone;
 use t2l_backbone::chat::{ChatTemplate, Message};
 use t2l_backbone::tokenizer::ModelTokenizer;
 
@@ -76,10 +77,21 @@ pub struct PromptRenderer<'a> {
     chat: &'a ChatTemplate,
     /// What closes the model's turn, `<|im_end|>` in ChatML.
     end_of_turn: Vec<u32>,
+    /// Tokens that the model has.
+    vocabulary: usize,
 }
 
 impl<'a> PromptRenderer<'a> {
-    /// A renderer for one base model.
+    /// A renderer for a base model; tokens that its tokenizer has and it has not are refused.
+    ///
+    /// # Errors
+    /// As [`PromptRenderer::new`].
+    pub fn of(model: &'a Backbone) -> Result<Self, DataError> {
+        let renderer = Self::new(&model.tokenizer, &model.chat)?;
+        Ok(Self { vocabulary: model.decoder.config().vocab_size, ..renderer })
+    }
+
+    /// A renderer for a tokenizer and a chat template, without the model.
     ///
     /// What ends an answer is read off the template: whatever it writes after one, in tokens, or the tokenizer's
     /// end-of-sequence token where it writes nothing.
@@ -87,22 +99,21 @@ impl<'a> PromptRenderer<'a> {
     /// # Errors
     /// A chat template that cannot render a plain exchange, or with which an answer has no end.
     pub fn new(tokenizer: &'a ModelTokenizer, chat: &'a ChatTemplate) -> Result<Self, DataError> {
-        let wrong = |reason: String| DataError::Render { task: String::new(), reason };
         // A word that no template writes on its own, so that its place is the answer's.
         const ANSWER: &str = "An-answer.";
         let answered = [Message::user("A"), Message::assistant(ANSWER)];
-        let whole = chat.render_bare(&answered, false).map_err(|e| wrong(e.to_string()))?;
+        let whole = chat.render_bare(&answered, false).map_err(|e| refused(e.to_string()))?;
         let (_, end) = whole
             .rsplit_once(ANSWER)
-            .ok_or_else(|| wrong("the chat template leaves the model's answer out of a conversation".into()))?;
-        let mut end_of_turn = tokenizer.encode(end.trim_end()).map_err(|e| wrong(e.to_string()))?;
+            .ok_or_else(|| refused("the chat template leaves the model's answer out of a conversation".into()))?;
+        let mut end_of_turn = tokenizer.encode(end.trim_end()).map_err(|e| refused(e.to_string()))?;
         if end_of_turn.is_empty() {
             end_of_turn.extend(tokenizer.eos());
         }
         if end_of_turn.is_empty() {
-            return Err(wrong("neither the chat template nor the tokenizer says what ends an answer".into()));
+            return Err(refused("neither the chat template nor the tokenizer says what ends an answer".into()));
         }
-        Ok(Self { tokenizer, chat, end_of_turn })
+        Ok(Self { tokenizer, chat, end_of_turn, vocabulary: usize::MAX })
     }
 
     /// The tokens that end an answer; there is at least one.
@@ -115,9 +126,15 @@ impl<'a> PromptRenderer<'a> {
     /// # Errors
     /// The template or the tokenizer refuses the text.
     pub fn prompt(&self, turn: &str) -> Result<Vec<u32>, DataError> {
-        let wrong = |reason: String| DataError::Render { task: String::new(), reason };
-        let text = self.chat.render_bare(&[Message::user(turn)], true).map_err(|e| wrong(e.to_string()))?;
-        self.tokenizer.encode(&text).map_err(|e| wrong(e.to_string()))
+        self.conversation(&[Message::user(turn)])
+    }
+
+    /// Tokens of the prompt for a conversation, up to where the model answers. No system turn.
+    ///
+    /// # Errors
+    /// The template or the tokenizer refuses the text.
+    pub fn conversation(&self, messages: &[Message]) -> Result<Vec<u32>, DataError> {
+        self.encode(&self.chat.render_bare(messages, true).map_err(|e| refused(e.to_string()))?)
     }
 
     /// Tokens of an answer with the end of the turn.
@@ -125,10 +142,17 @@ impl<'a> PromptRenderer<'a> {
     /// # Errors
     /// The tokenizer refuses the text.
     pub fn response(&self, answer: &str) -> Result<Vec<u32>, DataError> {
-        let wrong = |reason: String| DataError::Render { task: String::new(), reason };
-        let mut ids = self.tokenizer.encode(answer).map_err(|e| wrong(e.to_string()))?;
+        let mut ids = self.encode(answer)?;
         ids.extend_from_slice(&self.end_of_turn);
         Ok(ids)
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let ids = self.tokenizer.encode(text).map_err(|e| refused(e.to_string()))?;
+        match ids.iter().find(|&&id| id as usize >= self.vocabulary) {
+            Some(id) => Err(refused(format!("token {id} is outside the model's vocabulary of {}", self.vocabulary))),
+            None => Ok(ids),
+        }
     }
 
     /// A task's example in tokens, cut to `max_tokens`.
@@ -150,6 +174,10 @@ impl<'a> PromptRenderer<'a> {
         let response = self.response(&example.target).map_err(named)?;
         Ok(cut(prompt, response, max_tokens))
     }
+}
+
+fn refused(reason: String) -> DataError {
+    DataError::Render { task: String::new(), reason }
 }
 
 /// Bounds prompt and response together: the longer side loses tokens first, from the left.

@@ -155,7 +155,7 @@ impl Evaluator<'_> {
         mut tell: impl FnMut(usize, usize),
     ) -> Result<EvalReport, EvalError> {
         let started = Instant::now();
-        let renderer = PromptRenderer::new(&self.backbone.tokenizer, &self.backbone.chat)?;
+        let renderer = PromptRenderer::of(self.backbone)?;
         let total = plan.groups.iter().map(|g| g.tasks.len()).sum();
         let mut scores = Vec::new();
         let mut done = 0;

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use t2l_backbone::Decoder;
-use t2l_core::{AdapterBatch, InputDropout, LoraFactors, ops};
+use t2l_core::{AdapterBatch, InputDropout, LoraFactors};
 use t2l_data::TrainBatch;
 
 use crate::noise::{Noise, Purpose};
@@ -98,7 +98,7 @@ pub fn label_losses(
     let flat = hidden.reshape([rows * width, decoder.config().hidden_size]);
     let positions = Tensor::from_data(TensorData::new(batch.label_positions.clone(), [batch.labels.len()]), &device);
     let labels = Tensor::from_data(TensorData::new(batch.labels.clone(), [batch.labels.len()]), &device);
-    Ok(ops::label_nll(flat.select(0, positions), decoder.lm_head(), labels, smoothing))
+    Ok(decoder.label_nll(flat.select(0, positions), labels, smoothing))
 }
 
 /// As [`label_losses`] in training, with the configured noise and dropout drawn from `seed`; without a seed there is

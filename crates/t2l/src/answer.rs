@@ -43,7 +43,7 @@ impl Question {
     /// # Errors
     /// Adapters that do not fit the model, a prompt that does not fit its context.
     pub fn answer(&self, model: &Backbone, factors: &LoraFactors) -> Result<Answers, Error> {
-        let renderer = PromptRenderer::new(&model.tokenizer, &model.chat)?;
+        let renderer = PromptRenderer::of(model)?;
         let prompt = vec![renderer.prompt(&user_turn(self.instruction.as_deref(), &self.input, &[]))?];
         let options = model.until_end_of_turn(vec![self.max_tokens], Sampling::GREEDY);
         let run = |adapters: &AdapterBatch| -> Result<(String, f64), Error> {

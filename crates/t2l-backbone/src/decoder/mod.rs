@@ -176,6 +176,13 @@ impl Decoder {
         }
     }
 
+    /// Negative log-likelihood of labels after hidden states, without ever keeping the logits: `[n]`.
+    ///
+    /// `hidden`: `[n, width]`, `labels`: `[n]`. `smoothing` spreads that share of the target evenly over the vocabulary.
+    pub fn label_nll(&self, hidden: Tensor<2>, labels: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
+        ops::label_nll(hidden, self.lm_head(), labels, smoothing, self.config.logit_softcap)
+    }
+
     fn run(
         &self,
         embeddings: Tensor<3>,

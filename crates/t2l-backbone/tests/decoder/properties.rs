@@ -1,6 +1,6 @@
 //! Whatever the family and the shape: adapters act as if merged, rows as if alone, cached tokens as if seen at once.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use proptest::prelude::*;
 use t2l_backbone::{Decoder, GenerateOptions, KvCache, Sampling};
 use t2l_core::{Adapter, AdapterBatch};
@@ -78,6 +78,25 @@ proptest! {
             let found = together.clone().narrow(0, i, 1).narrow(1, starts[i], row.len());
             same("row", &values(found), &values(alone), TOLERANCE);
         }
+    }
+
+    #[test]
+    fn label_losses_are_those_of_the_logits(shape in any_shape(), count in 1usize..10, salt in any::<u64>()) {
+        let decoder = Tiny::new(shape).load().expect("loads");
+        let vocabulary = decoder.config().vocab_size;
+        let row = tokens(count, vocabulary, salt);
+        let device = Device::flex();
+        let hidden = decoder.hidden(decoder.embed(ids(std::slice::from_ref(&row), &device)), &[0], None, &AdapterBatch::none(1));
+        let hidden = hidden.expect("runs");
+        let logits = values(decoder.logits(hidden.clone()));
+        let width = decoder.config().hidden_size;
+        let labels: Tensor<1, Int> = Tensor::from_data(TensorData::new(row.clone(), [count]), &device);
+        let found = values(decoder.label_nll(hidden.reshape([count, width]), labels, 0.0));
+        let expected = logits.chunks_exact(vocabulary).zip(&row).map(|(logits, &label)| {
+            let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+            (sum.ln() - f64::from(logits[label as usize])) as f32
+        });
+        same("losses", &found, &expected.collect::<Vec<_>>(), TOLERANCE);
     }
 
     #[test]

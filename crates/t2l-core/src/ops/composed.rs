@@ -140,8 +140,19 @@ fn dropout_mask(x: &Tensor<3>, dropout: InputDropout, place: u64) -> Tensor<3> {
     Tensor::from_data(TensorData::new(values, shape), &x.device().inner())
 }
 
-pub(super) fn label_nll(hidden: Tensor<2>, lm_head: &Tensor<2>, labels: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
-    logits_nll(hidden.matmul(lm_head.clone().transpose()), labels, smoothing)
+pub(super) fn label_nll(
+    hidden: Tensor<2>,
+    lm_head: &Tensor<2>,
+    labels: Tensor<1, Int>,
+    smoothing: f64,
+    softcap: Option<f64>,
+) -> Tensor<1> {
+    let logits = hidden.matmul(lm_head.clone().transpose());
+    let logits = match softcap {
+        Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
+        None => logits,
+    };
+    logits_nll(logits, labels, smoothing)
 }
 
 pub(super) fn logits_nll(logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {

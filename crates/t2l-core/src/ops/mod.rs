@@ -162,13 +162,20 @@ pub fn low_rank(
 /// Cross-entropy of each position against a label, without ever keeping the logits.
 ///
 /// `hidden`: `[n, width]` (after the final norm), `lm_head`: `[vocabulary, width]`, `labels`: `[n]`; gives `[n]`.
-/// `smoothing` spreads that share of the target evenly over the vocabulary, as torch does.
-pub fn label_nll(hidden: Tensor<2>, lm_head: &Tensor<2>, labels: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
+/// `smoothing` spreads that share of the target evenly over the vocabulary, as torch does. `softcap` bends the logits first,
+/// `cap · tanh(x / cap)`.
+pub fn label_nll(
+    hidden: Tensor<2>,
+    lm_head: &Tensor<2>,
+    labels: Tensor<1, Int>,
+    smoothing: f64,
+    softcap: Option<f64>,
+) -> Tensor<1> {
     #[cfg(feature = "flex")]
-    if let Some(out) = flex::nll::label_nll(&hidden, lm_head, &labels, smoothing) {
+    if let Some(out) = flex::nll::label_nll(&hidden, lm_head, &labels, smoothing, softcap) {
         return out;
     }
-    composed::label_nll(hidden, lm_head, labels, smoothing)
+    composed::label_nll(hidden, lm_head, labels, smoothing, softcap)
 }
 
 /// Cross-entropy of logits against labels, for when the logits are wanted anyway.

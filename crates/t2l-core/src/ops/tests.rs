@@ -167,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn label_nll(n in 1usize..150, width in 1usize..20, vocabulary in 2usize..90, smoothing in prop_oneof![Just(0.0), Just(0.1)]) {
+    fn label_nll(n in 1usize..150, width in 1usize..20, vocabulary in 2usize..90, smoothing in prop_oneof![Just(0.0), Just(0.1)], softcap in prop_oneof![Just(None), Just(Some(2.5))]) {
         let head = random([vocabulary, width]);
         let labels: Vec<i32> = (0..n).map(|i| (i * 7 % vocabulary) as i32).collect();
         let run = |x: &Tensor<2>, fused: bool| {
@@ -175,7 +175,7 @@ proptest! {
             let tracked = x.device() != Device::flex();
             let head = if tracked { Tensor::from_inner(head.clone()) } else { head.clone() };
             let labels = if tracked { Tensor::from_inner(labels) } else { labels };
-            if fused { super::label_nll(x.clone(), &head, labels, smoothing) } else { composed::label_nll(x.clone(), &head, labels, smoothing) }
+            if fused { super::label_nll(x.clone(), &head, labels, smoothing, softcap) } else { composed::label_nll(x.clone(), &head, labels, smoothing, softcap) }
         };
         compare([random([n, width])], |[x]| run(x, true), |[x]| run(x, false));
     }

@@ -11,7 +11,7 @@ use t2l_backbone::tokenizer::ModelTokenizer;
 use t2l_backbone::{Backbone, Decoder, Sampling};
 use t2l_core::{
     AdapterBatch, AdapterGenerator, AdapterLayout, EncodeError, EncodedTexts, GenerateError, LoraFactors, LoraScaling,
-    ModuleFactors, TextEncoder, device, ops,
+    ModuleFactors, TextEncoder, device,
 };
 use t2l_data::{Example, Part, PromptMode, PromptRenderer, Task, TaskSet, example_turn, user_turn};
 use t2l_eval::{Condition, EvalError, EvalPlan, EvalReport, Evaluator, Group, Provenance, exact_match, numeric_match};
@@ -136,7 +136,7 @@ impl Slow<'_> {
         let hidden: Tensor<2> = hidden.narrow(1, prompt.len() - 1, answer.len()).squeeze_dim(0);
         let labels: Vec<i32> = answer.iter().map(|&id| id as i32).collect();
         let labels: Tensor<1, Int> = Tensor::from_data(TensorData::new(labels, [answer.len()]), &device);
-        ops::label_nll(hidden, decoder.lm_head(), labels, 0.0).to_data().iter::<f64>().collect()
+        decoder.label_nll(hidden, labels, 0.0).to_data().iter::<f64>().collect()
     }
 
     fn answer(&self, prompt: &[u32], limit: usize, text: Option<&str>) -> String {

@@ -29,7 +29,8 @@ pub enum Dtype {
     Bf16,
 }
 
-/// How prompts were rendered in training; whoever uses the checkpoint renders them the same way.
+/// How prompts were rendered in training. Whoever uses the checkpoint renders them without a system turn too; the rest is
+/// for information.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rendering {
     /// Longest prompt and response together, in tokens.

@@ -61,7 +61,7 @@ impl Ground {
     }
 
     pub fn renderer(&self) -> Result<PromptRenderer<'_>, Error> {
-        Ok(PromptRenderer::new(&self.backbone.tokenizer, &self.backbone.chat)?)
+        Ok(PromptRenderer::of(&self.backbone)?)
     }
 
     /// Where adapters go.

@@ -16,6 +16,7 @@ pub fn label_nll(
     lm_head: &Tensor<2>,
     labels: &Tensor<1, Int>,
     smoothing: f64,
+    softcap: Option<f64>,
 ) -> Option<Tensor<1>> {
     let mut hidden_operand = operand(hidden)?;
     let head = constant(lm_head)?;
@@ -24,7 +25,7 @@ pub fn label_nll(
     hidden_operand.values = hidden_operand.values.to_contiguous();
     let input = hidden_operand.values.clone();
     let tracked = hidden_operand.tracked.is_some();
-    let smoothing = smoothing as f32;
+    let (smoothing, softcap) = (smoothing as f32, softcap.map(|cap| cap as f32));
 
     let mut nll = vec![0.0f32; n];
     // d nll / d hidden of every position, made while its logits are at hand.
@@ -37,7 +38,12 @@ pub fn label_nll(
         let head = Matrix::new(values(&head), vocabulary, width);
         multiply_into(logits, vocabulary, 0.0, rows, head.t(), 1.0, true);
         let tile = logits.par_chunks_mut(vocabulary).zip(&mut nll[start..][..count]).zip(&labels[start..][..count]);
-        tile.for_each(|((row, nll), &label)| *nll = vectorised(|| nll_and_gradient(row, label, smoothing)));
+        tile.for_each(|((row, nll), &label)| {
+            *nll = vectorised(|| match softcap {
+                Some(cap) => capped_nll_and_gradient(row, label, smoothing, cap),
+                None => nll_and_gradient(row, label, smoothing),
+            });
+        });
         if tracked {
             let gradient = Matrix::new(logits, count, vocabulary);
             multiply_into(&mut unit[start * width..][..count * width], width, 0.0, gradient, head, 1.0, true);
@@ -49,6 +55,16 @@ pub fn label_nll(
             tensor(rows.flat_map_iter(|(row, &g)| row.iter().map(move |&u| u * g)).collect(), &[n, width])
         })]
     }))
+}
+
+/// As [`nll_and_gradient`], of logits `cap · tanh(x / cap)`.
+#[inline(always)]
+fn capped_nll_and_gradient(row: &mut [f32], label: usize, smoothing: f32, cap: f32) -> f32 {
+    let bent: Vec<f32> = row.iter().map(|&x| 1.0 - 2.0 / (exp(2.0 * x / cap) + 1.0)).collect();
+    row.iter_mut().zip(&bent).for_each(|(x, &t)| *x = cap * t);
+    let nll = nll_and_gradient(row, label, smoothing);
+    row.iter_mut().zip(&bent).for_each(|(g, &t)| *g *= 1.0 - t * t);
+    nll
 }
 
 /// Turns a row of logits into the gradient of its loss and gives the loss.
