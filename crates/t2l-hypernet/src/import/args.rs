@@ -61,8 +61,9 @@ impl Args {
         let text = std::str::from_utf8(&bytes).map_err(|e| ImportError::file(path, format!("is not UTF-8: {e}")))?;
         let args: Self = serde_saphyr::from_str(text).map_err(|e| {
             // The first line says what and where; the rest quotes the file.
-            let reason = e.to_string();
-            ImportError::file(path, printable_line(reason.lines().next().unwrap_or_default()))
+            let words = e.to_string();
+            let line = words.lines().next().unwrap_or_default();
+            ImportError::file(path, printable_line(line.strip_prefix("error: ").unwrap_or(line)))
         })?;
         if !matches!(args.training_task.as_str(), "sft" | "recon") {
             let task = printable(&args.training_task);
