@@ -138,7 +138,8 @@ fn gguf_needs_to_know_the_base() {
 #[test]
 fn merge_writes_a_whole_model() {
     let desk = Desk::new();
-    insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"error: @model/model.safetensors: No such file or directory (os error 2)");
+    let message = desk.refused("merge @a --model @model -o @merged");
+    assert!(message.starts_with("error: @model/model.safetensors: "), "{message}");
     desk.weights();
     insta::assert_snapshot!(desk.refused("merge @b --model @model -o @merged"), @"error: @model: has no weight for layer 1, up_proj");
     assert_eq!(entries(desk.0.path()), ["a", "b", "model"]);
