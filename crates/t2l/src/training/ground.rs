@@ -8,9 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use t2l_backbone::Backbone;
 use t2l_core::{AdapterLayout, LoraScaling, TextEncoder};
-use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample};
+use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, other_task};
 use t2l_encoder::{BertEncoder, EmbeddingTable};
-use t2l_eval::other_task;
 use t2l_hypernet::{HypernetConfig, Manifest, Rendering};
 use t2l_train::{HeldOut, HeldOutExample, TrainConfig, Validator};
 
