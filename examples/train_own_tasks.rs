@@ -32,8 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         encoder_ref: reference("sentence-transformers/all-MiniLM-L6-v2"),
     };
     let device = t2l::core::device::parse("cpu")?;
-    let cache = std::env::temp_dir().join("t2l-descriptions.safetensors");
-    let mut prepared = prepare(config, &paths, &run, &cache, &device, |text| eprintln!("{text}"))?;
+    let mut prepared = prepare(config, &paths, &run, models.cache(), &device, |text| eprintln!("{text}"))?;
     prepared.run(&Stop::new(), |event| {
         if let Event::Step { step, loss, seconds, .. } = event {
             println!("step {step}: loss {loss:.3} in {seconds:.1} s");

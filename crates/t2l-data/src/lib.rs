@@ -17,6 +17,7 @@
 
 mod batch;
 mod corpus;
+mod draws;
 mod error;
 mod render;
 mod sampler;
@@ -25,6 +26,8 @@ mod task;
 // What files hold.
 pub use error::DataError;
 pub use task::{Descriptions, Example, Kind, Metric, Part, Task, TaskSet};
+// Which task another is compared with.
+pub use draws::{draws, other_task};
 // How it becomes text and tokens.
 pub use render::{PromptMode, PromptRenderer, TokenizedExample, cut, example_turn, user_turn};
 // What a training step sees.

@@ -219,8 +219,6 @@ pub struct TaskSet {
     pub tasks: Vec<Task>,
     /// Benchmarks, in file order.
     pub benchmarks: Vec<Task>,
-    /// Nonsense texts for the random-description condition, where the folder has some.
-    pub nonsense: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -231,8 +229,6 @@ struct TaskFile {
 #[derive(Deserialize)]
 struct BenchmarkFile {
     benchmarks: Vec<Task>,
-    #[serde(default)]
-    ablation_nonsense_descriptions: Vec<String>,
 }
 
 impl TaskSet {
@@ -247,7 +243,7 @@ impl TaskSet {
             let reason = "holds neither tasks.json nor benchmarks.json".to_owned();
             return Err(DataError::Format { path: folder.to_owned(), reason });
         }
-        let mut set = Self { folder: folder.to_owned(), tasks: vec![], benchmarks: vec![], nonsense: vec![] };
+        let mut set = Self { folder: folder.to_owned(), tasks: vec![], benchmarks: vec![] };
         if tasks.exists() {
             set.tasks = read_json::<TaskFile>(&tasks)?.tasks;
             check_tasks(&set.tasks, &tasks)?;
@@ -256,7 +252,6 @@ impl TaskSet {
             let file: BenchmarkFile = read_json(&benchmarks)?;
             check_tasks(&file.benchmarks, &benchmarks)?;
             set.benchmarks = file.benchmarks.into_iter().map(|b| Task { benchmark: true, ..b }).collect();
-            set.nonsense = file.ablation_nonsense_descriptions;
         }
         Ok(set)
     }

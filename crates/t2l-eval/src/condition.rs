@@ -1,10 +1,8 @@
 //! Under which adapter, or prompt, examples are scored.
 
-use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
-use t2l_data::Task;
+use t2l_data::{Task, draws, other_task};
 
 use crate::EvalError;
 
@@ -56,7 +54,7 @@ impl Condition {
             Self::Prompted | Self::Own => eval(task),
             Self::OwnTrain => task.descriptions.train.first().cloned(),
             Self::Other => other_task(task, pool, seed).and_then(eval),
-            Self::Random => Some(NONSENSE[draws(task, seed).random_range(0..NONSENSE.len())].to_owned()),
+            Self::Random => Some(NONSENSE[draws(&task.name, seed).random_range(0..NONSENSE.len())].to_owned()),
         }
     }
 
@@ -64,35 +62,4 @@ impl Condition {
     pub fn wears_adapter(self) -> bool {
         !matches!(self, Self::Base | Self::Prompted)
     }
-}
-
-/// The task whose description `task` is scored under for comparison: of another family and another kind where the pool has
-/// such a one, drawn once by the seed.
-pub fn other_task<'a>(task: &Task, pool: &[&'a Task], seed: u64) -> Option<&'a Task> {
-    unrelated(task, pool).choose(&mut draws(task, seed)).copied()
-}
-
-/// The random draws of a task.
-fn draws(task: &Task, seed: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(stream(&task.name));
-    rng
-}
-
-/// A number that follows from a name alone (FNV-1a).
-pub(crate) fn stream(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
-}
-
-/// Tasks of another family and another kind. A pool that has none gives way on the kind first, then on the family, so
-/// that every task is compared with some other one wherever there is another.
-fn unrelated<'a>(task: &Task, pool: &[&'a Task]) -> Vec<&'a Task> {
-    let others = || pool.iter().copied().filter(|t| t.name != task.name);
-    let afar = |t: &&Task| t.family() != task.family();
-    let levels = [
-        others().filter(afar).filter(|t| t.kind != task.kind).collect::<Vec<_>>(),
-        others().filter(afar).collect(),
-        others().collect(),
-    ];
-    levels.into_iter().find(|level| !level.is_empty()).unwrap_or_default()
 }

@@ -20,7 +20,7 @@ mod run;
 mod score;
 mod stats;
 
-pub use condition::{Condition, NONSENSE, other_task};
+pub use condition::{Condition, NONSENSE};
 pub use error::EvalError;
 pub use metrics::{exact_match, first_line, numeric_match, option_named, rouge_l};
 pub use report::{EvalReport, Macro, Paired, Row, Scores, summarise};

@@ -4,14 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use t2l_backbone::Backbone;
 use t2l_core::{AdapterBatch, AdapterGenerator, LoraFactors, TextEncoder};
-use t2l_data::{Example, Kind, Part, PromptMode, PromptRenderer, Task, TaskSet, cut, example_turn, user_turn};
+use t2l_data::{Example, Kind, Part, PromptMode, PromptRenderer, Task, TaskSet, cut, draws, example_turn, user_turn};
 
-use crate::condition::stream;
 use crate::report::{EvalReport, Scores, summarise};
 use crate::{Condition, EvalError};
 
@@ -200,9 +197,7 @@ impl Evaluator<'_> {
         let mut seen = BTreeSet::new();
         for task in tasks.iter().copied().filter(|t| seen.insert(&t.name)) {
             let mut examples = self.set.examples(task, group.part)?;
-            let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
-            rng.set_stream(stream(&task.name));
-            examples.shuffle(&mut rng);
+            examples.shuffle(&mut draws(&task.name, plan.seed));
             examples.truncate(plan.limit.unwrap_or(usize::MAX));
             let answers = examples.iter().map(|e| Answers::of(task, e, renderer)).collect::<Result<Vec<_>, _>>()?;
             for (mode, conditions) in &plan.modes {

@@ -3,16 +3,17 @@
 //! All trainers share one schema. What a trainer does by default where the file is silent stands in `presets`.
 
 mod check;
+mod digest;
+mod paths;
 mod presets;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use t2l_data::{Sampler, SamplerConfig};
 
 use crate::loss::LossConfig;
 use crate::optimizer::OptimizerConfig;
-use crate::{TrainError, files};
 
 pub use presets::Trainer;
 
@@ -55,7 +56,7 @@ pub struct TrainConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// Base model: a name that `t2l models list` knows, a folder, or a GGUF file. Default `smollm2-135m-instruct`.
+    /// Base model: a folder, a GGUF file, or a name that `t2l models list` knows. Default `smollm2-135m-instruct`.
     pub base: String,
     /// Text encoder: a name or a folder. Default `all-minilm-l6-v2`.
     pub encoder: String,
@@ -142,7 +143,7 @@ pub struct SamplingConfig {
     pub points_per_task: usize,
     /// Share of examples shown without the task's instruction, so that the adapter must carry the task. Default 0.5.
     pub input_share: f64,
-    /// Prompt and response together, in tokens; the longer side is cut from the left. Default 128 (published: 512).
+    /// Prompt and response together, in tokens, from 8; the longer side is cut from the left. Default 128 (published: 512).
     pub max_tokens: usize,
     /// Steps whose rows are regrouped by length so that padding stays small. Default 8; 1 is off.
     pub bucket_window: usize,
@@ -274,41 +275,12 @@ impl TrainConfig {
         }
     }
 
-    /// Reads and checks a configuration file for a trainer. Relative paths in it count from the file's folder.
-    ///
-    /// # Errors
-    /// Not readable, not TOML, an unknown key, or a value out of range.
-    pub fn load(path: &Path, trainer: Trainer) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
-        let mut config =
-            Self::parse(&text, trainer).map_err(|reason| TrainError::Config { path: path.to_owned(), reason })?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        config.data.dir = folder.join(&config.data.dir);
-        config.recon.library = folder.join(&config.recon.library);
-        config.run.start_from = config.run.start_from.map(|p| folder.join(p));
-        config.check()?;
-        Ok(config)
-    }
-
-    /// Digest of everything that decides what the run computes. Where files lie and how often they are written does
-    /// not, nor do the sections of other trainers.
-    pub fn digest(&self) -> String {
-        let mut what = self.clone();
-        what.data.dir = PathBuf::new();
-        what.recon.library = PathBuf::new();
-        what.run.checkpoint_every = 1;
-        let mut what = serde_json::to_value(&what).unwrap_or_default();
-        if let Some(sections) = what.as_object_mut() {
-            let plain = matches!(self.trainer, Trainer::Lora | Trainer::Multitask);
-            let foreign = [
-                ("trainer", self.trainer == Trainer::Sft),
-                ("lora", !plain),
-                ("recon", self.trainer != Trainer::Recon),
-            ];
-            for (section, _) in foreign.into_iter().filter(|(_, foreign)| *foreign) {
-                sections.shift_remove(section);
-            }
+    /// Validations without a new lowest loss after which a part's training ends; 0 never ends it. `[lora]` speaks only
+    /// for adapters without a hypernetwork.
+    pub fn patience(&self) -> u64 {
+        match self.trainer {
+            Trainer::Lora | Trainer::Multitask => self.lora.patience,
+            Trainer::Sft | Trainer::Recon => 0,
         }
-        files::digest([what.to_string().as_bytes()])
     }
 }

@@ -46,6 +46,22 @@ pub enum TrainError {
         /// The run's folder.
         path: PathBuf,
     },
+    /// A run was to begin in a folder with files that are not a run's.
+    #[error("{}: holds {}, which is not of this run; train into another folder", folder.display(), file.display())]
+    NotARun {
+        /// The folder.
+        folder: PathBuf,
+        /// Name of a file in it.
+        file: PathBuf,
+    },
+    /// `run.select` names a number that validation does not give.
+    #[error("setting run.select = {name:?}: validation gives no such number; it gives {}", list(there))]
+    NoSuchNumber {
+        /// The setting.
+        name: String,
+        /// Names of the numbers there are.
+        there: Vec<String>,
+    },
     /// A loss or gradient that is not a number; the last checkpoint is untouched.
     #[error("step {step}: {what} is {value}; examples: {examples}")]
     NotFinite {
@@ -102,4 +118,9 @@ impl TrainError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }
     }
+}
+
+/// Names in a sentence.
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

@@ -240,3 +240,49 @@ fn a_state_of_another_run_is_refused() {
     std::fs::write(&path, bytes).expect("written");
     assert!(refused(&mut Toy::new(), &config(10)).contains("damaged"));
 }
+
+#[test]
+fn a_folder_with_files_of_ones_own_is_left_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mine = folder.path().join("config.toml");
+    std::fs::write(&mine, "[run]\nsteps = 10 # mine\n").expect("written");
+    std::fs::write(folder.path().join("metrics.jsonl"), "mine").expect("written");
+    let error = quietly(&mut Toy::new(), &config(10), folder.path(), &Stop::new()).expect_err("refused").to_string();
+    assert!(error.contains("holds config.toml") && error.contains(&*folder.path().to_string_lossy()), "{error}");
+    assert_eq!(std::fs::read_to_string(&mine).expect("still there"), "[run]\nsteps = 10 # mine\n");
+    assert_eq!(std::fs::read_to_string(folder.path().join("metrics.jsonl")).expect("still there"), "mine");
+    assert!(!folder.path().join("lock").exists());
+}
+
+/// Killed before its first checkpoint, a run has left no state; the same command begins again.
+#[test]
+fn a_run_without_a_checkpoint_begins_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    quietly(&mut Toy::new(), &config(10), folder.path(), &Stop::new().at_step(3)).expect("runs");
+    std::fs::remove_file(folder.path().join("state.safetensors")).expect("removed");
+    let ended = quietly(&mut Toy::new(), &config(10), folder.path(), &Stop::new()).expect("runs");
+    assert_eq!(ended, Ended::Complete);
+}
+
+#[test]
+fn a_misspelt_selection_is_refused_with_the_names_there_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = config(10);
+    config.run.select = Some("one/nil".into());
+    let error = quietly(&mut Toy::new(), &config, folder.path(), &Stop::new()).expect_err("refused").to_string();
+    assert!(error.contains("\"one/nil\"") && error.ends_with("one/nll, two/nll"), "{error}");
+}
+
+/// What `[lora]` says of patience is not for a hypernetwork.
+#[test]
+fn a_hypernetworks_run_has_no_patience() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = TrainConfig { trainer: Trainer::Sft, ..config(30) };
+    config.lora.patience = 2;
+    let mut toy = Toy { worse_after: 6, ..Toy::new() };
+    quietly(&mut toy, &config, folder.path(), &Stop::new()).expect("runs");
+    let mut until_then = Toy { worse_after: 6, ..Toy::new() };
+    let other = tempfile::tempdir().expect("a folder");
+    quietly(&mut until_then, &config, other.path(), &Stop::new().at_step(12)).expect("runs");
+    assert_ne!(until_then.values(1), toy.values(1));
+}

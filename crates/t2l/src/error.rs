@@ -7,14 +7,6 @@ pub enum Error {
     /// Something asked for that cannot be.
     #[error("{0}")]
     Invalid(String),
-    /// A file that cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: std::path::PathBuf,
-        /// The system's words.
-        source: std::io::Error,
-    },
     /// The device.
     #[error(transparent)]
     Device(#[from] t2l_core::device::DeviceError),

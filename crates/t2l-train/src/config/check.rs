@@ -11,7 +11,9 @@ impl TrainConfig {
     pub fn check(&self) -> Result<(), TrainError> {
         positive("sampling.tasks_per_step", self.sampling.tasks_per_step)?;
         positive("sampling.points_per_task", self.sampling.points_per_task)?;
-        positive("sampling.max_tokens", self.sampling.max_tokens)?;
+        if !(8..=1 << 20).contains(&self.sampling.max_tokens) {
+            return wrong("sampling.max_tokens", self.sampling.max_tokens, "must be from 8 to 1048576");
+        }
         positive("sampling.bucket_window", self.sampling.bucket_window)?;
         positive("sampling.accumulation", self.sampling.accumulation)?;
         positive("lora.validation_examples", self.lora.validation_examples)?;
@@ -88,4 +90,19 @@ fn share(key: &'static str, value: f64, below_one: bool) -> Result<(), TrainErro
 
 fn at_least_zero(key: &'static str, value: f64) -> Result<(), TrainError> {
     if value.is_finite() && value >= 0.0 { Ok(()) } else { wrong(key, value, "must be a number from 0") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_must_have_room_for_an_answer() {
+        let refused = |tokens: usize| {
+            let text = format!("[sampling]\nmax_tokens = {tokens}");
+            TrainConfig::parse(&text, Trainer::Sft).expect("parses").check().err().map(|e| e.to_string())
+        };
+        assert_eq!(refused(8), None);
+        assert!(refused(7).is_some_and(|e| e.starts_with("setting sampling.max_tokens = 7")));
+    }
 }

@@ -115,11 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn sections_of_other_trainers_do_not_change_the_digest() {
-        let digest = |text: &str, trainer| TrainConfig::parse(text, trainer).expect("parses").digest();
-        let recon = "[recon]\ndelta_w_scaling = 3.0";
-        assert_eq!(digest("", Trainer::Sft), digest(recon, Trainer::Sft));
-        assert_ne!(digest("", Trainer::Recon), digest(recon, Trainer::Recon));
-        assert_ne!(digest("", Trainer::Lora), digest("[lora]\npatience = 9", Trainer::Lora));
+    fn patience_is_for_adapters_without_a_hypernetwork() {
+        let patience = |trainer| TrainConfig::parse("[lora]\npatience = 2", trainer).expect("parses").patience();
+        let all = [Trainer::Sft, Trainer::Recon, Trainer::Lora, Trainer::Multitask];
+        assert_eq!(all.map(patience), [0, 0, 2, 2]);
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::adapters::Adapters;
-use crate::run::exported;
+use crate::run::{STATE, exported};
 use crate::{DataConfig, Ended, Event, Stop, TrainConfig, TrainError, files, run};
 
 /// Name of the list of finished tasks.
@@ -169,9 +169,11 @@ impl Library {
     ) -> Result<Ended, TrainError> {
         let folder = self.group_folder(&group.name);
         std::fs::create_dir_all(&folder).map_err(TrainError::io(&folder))?;
-        if !folder.join("state.safetensors").exists() {
+        if !folder.join(STATE).exists() {
             // It starts anew: nothing that was judged before its first checkpoint may be taken for its best.
             self.clear(&group.name)?;
+            let before = folder.join("config.toml");
+            gone(std::fs::remove_file(&before), &before)?;
         }
         files::write_whole(&folder.join(GROUP), json!(group.tasks).to_string().as_bytes())?;
         let ended = run(adapters, &self.config, &folder, stop, tell)?;
@@ -200,11 +202,7 @@ impl Library {
     /// Removes what a finished group needs no more; its metrics stay.
     fn clear(&self, group: &str) -> Result<(), TrainError> {
         let folder = self.group_folder(group);
-        let gone = |result: std::io::Result<()>, path: &Path| match result {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(TrainError::io(path)(e)),
-            _ => Ok(()),
-        };
-        for name in [GROUP, "state.safetensors"] {
+        for name in [GROUP, STATE] {
             let path = folder.join(name);
             gone(std::fs::remove_file(&path), &path)?;
         }
@@ -242,6 +240,14 @@ impl Library {
 
     fn group_folder(&self, name: &str) -> PathBuf {
         self.folder.join("groups").join(name)
+    }
+}
+
+/// The outcome of removing something that may not have been there.
+fn gone(result: std::io::Result<()>, path: &Path) -> Result<(), TrainError> {
+    match result {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(TrainError::io(path)(e)),
+        _ => Ok(()),
     }
 }
 

@@ -1,9 +1,9 @@
 //! One adapter as trainable tensors.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 use t2l_core::{Adapter, AdapterLayout, LoraFactors, LoraScaling, ModuleFactors, Parameters};
+use t2l_data::draws;
 
 use crate::TrainError;
 
@@ -20,11 +20,7 @@ impl PlainLora {
     /// The same seed and name give the same values, whatever else is trained.
     pub fn new(layout: &AdapterLayout, rank: usize, seed: u64, name: &str, device: &Device) -> Self {
         let mut parameters = Parameters::default();
-        let stream = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(stream);
+        let mut rng = draws(name, seed);
         for m in &layout.modules {
             let (a, b) = ([layout.layers, rank, m.in_features], [layout.layers, m.out_features, rank]);
             let bound = 1.0 / (m.in_features as f32).sqrt();

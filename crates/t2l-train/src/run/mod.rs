@@ -1,5 +1,6 @@
 //! The loop that every trainer shares: step, log, validate, keep the best, checkpoint, stop, resume.
 
+mod folder;
 mod metrics;
 mod progress;
 mod schedule;
@@ -22,6 +23,9 @@ use crate::{TrainConfig, TrainError, files};
 pub use schedule::LinearSchedule;
 pub use signal::Stop;
 pub use trainee::{Outcome, Part, StepSeed, Trainee};
+
+/// Name of the file that a run goes on from.
+pub(crate) const STATE: &str = "state.safetensors";
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +78,7 @@ pub enum Event {
 /// have names).
 ///
 /// # Errors
-/// A folder in use or of another configuration, a loss that is not finite, files that cannot be written.
+/// A folder in use, of another configuration or with other files, a `run.select` that names no validation number, a loss that is not finite, files that cannot be written.
 pub fn run(
     trainee: &mut dyn Trainee,
     config: &TrainConfig,
@@ -83,6 +87,9 @@ pub fn run(
     tell: &mut dyn FnMut(Event),
 ) -> Result<Ended, TrainError> {
     std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
+    if !folder.join(STATE).exists() {
+        folder::check_vacant(folder, config)?;
+    }
     let _lock = lock(folder)?;
     let mut run = Run::open(trainee, config, folder)?;
     let parameters = run.trainee.parts().iter().map(|p| p.parameters.count()).sum();
@@ -118,19 +125,19 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn open(trainee: &'a mut dyn Trainee, config: &'a TrainConfig, folder: &'a Path) -> Result<Self, TrainError> {
-        let state_path = folder.join("state.safetensors");
+        let state_path = folder.join(STATE);
         let mut optimizers: Vec<Optimizer> = {
             let parts = trainee.parts();
             parts.iter().map(|p| Optimizer::new(config.optimizer.clone(), p.parameters)).collect()
         };
         let progress = if state_path.exists() {
-            let progress = state::load(&state_path, trainee, &mut optimizers, &config.digest())?;
+            let progress = state::load(&state_path, trainee, &mut optimizers, config)?;
             trainee.restore(&progress.sampler).map_err(|reason| TrainError::State { path: state_path, reason })?;
             progress
         } else {
             let path = folder.join("config.toml");
-            let resolved = toml::to_string_pretty(config)
-                .map_err(|e| TrainError::Config { path: path.clone(), reason: e.to_string() })?;
+            let resolved =
+                folder::resolved(config).map_err(|reason| TrainError::Config { path: path.clone(), reason })?;
             files::write_whole(&path, resolved.as_bytes())?;
             Progress::start(config.digest(), trainee.position(), optimizers.len())
         };
@@ -203,11 +210,15 @@ impl<'a> Run<'a> {
     fn validate(&mut self) -> Result<Event, TrainError> {
         let numbers = self.trainee.validate(&self.active())?;
         self.log(numbers.iter().map(|(k, v)| (k.clone(), json!(v))).collect())?;
+        if let Some(name) = self.config.run.select.as_ref().filter(|name| !numbers.contains_key(*name)) {
+            let there = numbers.into_keys().collect();
+            return Err(TrainError::NoSuchNumber { name: name.clone(), there });
+        }
         let step = self.progress.step;
         for part in 0..self.progress.parts.len() {
             let value = self.trainee.judged_by(part).iter().find_map(|name| numbers.get(name)).copied();
             let Some(value) = value.filter(|_| self.progress.parts[part].active) else { continue };
-            if self.progress.parts[part].judge(value, step, self.config.lora.patience) {
+            if self.progress.parts[part].judge(value, step, self.config.patience()) {
                 self.export("best", part, &numbers)?;
             }
         }
@@ -220,7 +231,7 @@ impl<'a> Run<'a> {
         for part in 0..self.progress.parts.len() {
             self.export("last", part, &BTreeMap::new())?;
         }
-        state::save(&self.folder.join("state.safetensors"), &*self.trainee, &self.optimizers, &self.progress)
+        state::save(&self.folder.join(STATE), &*self.trainee, &self.optimizers, &self.progress)
     }
 
     fn export(&self, name: &str, part: usize, numbers: &BTreeMap<String, f64>) -> Result<(), TrainError> {

@@ -9,7 +9,7 @@ use t2l_core::{Parameter, Parameters};
 use super::progress::Progress;
 use super::trainee::{Part, Trainee};
 use crate::optimizer::Optimizer;
-use crate::{TrainError, files};
+use crate::{TrainConfig, TrainError, files};
 
 const KEY: &str = "t2l_train_state";
 /// Parameters, first and second moments, in file order.
@@ -60,15 +60,15 @@ pub fn load(
     path: &Path,
     trainee: &mut dyn Trainee,
     optimizers: &mut [Optimizer],
-    config_digest: &str,
+    config: &TrainConfig,
 ) -> Result<Progress, TrainError> {
     let invalid = |reason: String| TrainError::State { path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
     let (_, header) =
         SafeTensors::read_metadata(&bytes).map_err(|e| invalid(format!("torn or not a state file: {e}")))?;
     let text = header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| invalid("not a state file".into()))?;
-    let progress = Progress::parse(text).map_err(&invalid)?;
-    if progress.config_digest != config_digest {
+    let mut progress = Progress::parse(text).map_err(&invalid)?;
+    if !config.has_digest(&progress.config_digest) {
         return Err(invalid(
             "was written under another configuration; train in another folder, or restore the configuration".into(),
         ));
@@ -94,6 +94,7 @@ pub fn load(
     if files::digest(in_order.iter().copied()) != progress.checksum {
         return Err(invalid("checksum does not match: the file is damaged".into()));
     }
+    progress.config_digest = config.digest();
     Ok(progress)
 }
 

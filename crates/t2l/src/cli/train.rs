@@ -47,9 +47,7 @@ fn train(args: &RunArgs, trainer: Trainer, global: &Global) -> anyhow::Result<Ex
     let device = device::parse(&global.device)?;
     let models = Models::new(None)?;
     let paths = model_paths(&models, &config)?;
-    std::fs::create_dir_all(models.cache())?;
-    let embeddings = models.cache().join("descriptions.safetensors");
-    let mut prepared = prepare(config, &paths, &args.output, &embeddings, &device, |text| eprintln!("{text}"))?;
+    let mut prepared = prepare(config, &paths, &args.output, models.cache(), &device, |text| eprintln!("{text}"))?;
     eprintln!("{} tasks", prepared.tasks);
 
     let (stop, signalled) = stop(args)?;

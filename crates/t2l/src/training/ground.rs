@@ -8,14 +8,17 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use t2l_backbone::Backbone;
 use t2l_core::{AdapterLayout, LoraScaling, TextEncoder};
-use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample};
-use t2l_encoder::{BertEncoder, EmbeddingTable};
-use t2l_eval::other_task;
+use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, other_task};
+use t2l_encoder::{BertEncoder, EmbeddingTable, fingerprint};
 use t2l_hypernet::{HypernetConfig, Manifest, Rendering};
 use t2l_train::{HeldOut, HeldOutExample, TrainConfig, Validator};
 
 use super::ModelPaths;
 use crate::Error;
+
+/// What a run is told that wants to validate and cannot.
+pub(super) const NOTHING_TO_VALIDATE_ON: &str = "no held-out examples (`split` \"valid\") of two tasks with evaluation \
+     descriptions: nothing is validated, and there will be no `best`";
 
 /// The base model and the tasks of a run.
 pub(super) struct Ground {
@@ -57,7 +60,10 @@ impl Ground {
         }
         tell("loading the base model");
         let backbone = Backbone::load(&models.base, device)?;
-        Ok(Self { set, tasks, unseen, backbone, device: device.clone() })
+        let ground = Self { set, tasks, unseen, backbone, device: device.clone() };
+        let end_of_turn = ground.renderer()?.end_of_turn().len();
+        check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().max_positions)?;
+        Ok(ground)
     }
 
     pub fn renderer(&self) -> Result<PromptRenderer<'_>, Error> {
@@ -93,7 +99,12 @@ impl Ground {
     }
 
     /// Judges a hypernetwork on tasks it trains on (`seen`) and on others (`unseen`).
-    pub fn validators(&self, config: &TrainConfig, table: &EmbeddingTable) -> Result<Vec<Box<dyn Validator>>, Error> {
+    pub fn validators(
+        &self,
+        config: &TrainConfig,
+        table: &EmbeddingTable,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Box<dyn Validator>>, Error> {
         let mut validators: Vec<Box<dyn Validator>> = Vec::new();
         if config.run.validate_every == 0 {
             return Ok(validators);
@@ -112,26 +123,43 @@ impl Ground {
                 validators.push(Box::new(HeldOut::new(group, self.backbone.decoder.clone(), examples)));
             }
         }
+        if validators.is_empty() {
+            tell(NOTHING_TO_VALIDATE_ON);
+        }
         Ok(validators)
     }
 
-    /// Embeddings of all descriptions of all tasks, kept in `cache`, and the encoder's width.
+    /// Embeddings of all descriptions of all tasks, and the encoder's width. The folder `cache` keeps them, in a file
+    /// for each encoder as its files are now.
     pub fn embeddings(
         &self,
         models: &ModelPaths,
         cache: &Path,
         tell: &mut dyn FnMut(&str),
     ) -> Result<(EmbeddingTable, usize), Error> {
-        let encoder = BertEncoder::load(&models.encoder, &self.device)?.with_id(&models.encoder_ref.id);
+        let id = fingerprint(&models.encoder_ref.id, &models.encoder)?;
+        let path = cache.join(format!("descriptions-{id}.safetensors"));
+        let encoder = BertEncoder::load(&models.encoder, &self.device)?.with_id(id);
         tell("embedding descriptions");
         let tasks = self.tasks.iter().chain(&self.unseen);
         let all: Vec<&str> =
             tasks.flat_map(|t| t.descriptions.train.iter().chain(&t.descriptions.eval)).map(String::as_str).collect();
-        let table = EmbeddingTable::fill(cache, &encoder, &all, |done, of| {
+        let table = EmbeddingTable::fill(&path, &encoder, &all, |done, of| {
             tell(&format!("embedding descriptions: {done} of {of}"));
         })?;
         Ok((table, encoder.width()))
     }
+}
+
+/// Rows must leave an answer's first token beside the end of the turn when both sides are cut to one length, and fit the
+/// model.
+fn check_max_tokens(max_tokens: usize, end_of_turn: usize, max_positions: usize) -> Result<(), Error> {
+    let least = 2 * (end_of_turn + 1);
+    if (least..=max_positions).contains(&max_tokens) {
+        return Ok(());
+    }
+    let range = format!("must be from {least} to {max_positions} for this base model");
+    Err(Error::Invalid(format!("setting sampling.max_tokens = {max_tokens}: {range}")))
 }
 
 /// Rank and scaling of the adapters.
@@ -155,5 +183,19 @@ pub(super) fn manifest(config: &TrainConfig, hypernet: &HypernetConfig, models: 
         },
         recipe: serde_json::Value::Null,
         weights_sha256: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_fit_the_model_and_keep_an_answer() {
+        let refused = |max_tokens| check_max_tokens(max_tokens, 5, 64).err().map(|e| e.to_string());
+        assert_eq!((refused(12), refused(64)), (None, None));
+        let expected =
+            |n| Some(format!("setting sampling.max_tokens = {n}: must be from 12 to 64 for this base model"));
+        assert_eq!((refused(11), refused(65)), (expected(11), expected(65)));
     }
 }

@@ -52,6 +52,9 @@ pub fn train_library(
     for (i, group) in groups.iter().enumerate() {
         say(&format!("group {} of {}: {}", i + 1, groups.len(), group.tasks.join(", ")));
         let mut adapters = prepare(config, models, &ground, group)?;
+        if config.run.validate_every > 0 && adapters.held_out.is_empty() {
+            say("no held-out examples (`split` \"valid\"): nothing is validated, the last values are kept");
+        }
         ended = library.train(group, &mut adapters, stop, tell)?;
         if ended != Ended::Complete {
             break;

@@ -51,8 +51,8 @@ pub struct ModelPaths {
     pub encoder_ref: ModelRef,
 }
 
-/// Prepares a run in `folder`: of any trainer but `lora`, which has many of them ([`train_library`]). `cache` keeps
-/// description embeddings between runs.
+/// Prepares a run in `folder`: of any trainer but `lora`, which has many of them ([`train_library`]). The
+/// folder `cache` keeps description embeddings between runs, in a file for each encoder.
 ///
 /// # Errors
 /// Models or data that cannot be loaded, a configuration that does not fit them.

@@ -4,7 +4,7 @@ use t2l_data::{Corpus, Task};
 use t2l_train::{Adapters, HeldOutRow, TrainConfig};
 
 use super::ModelPaths;
-use super::ground::{Ground, scaling};
+use super::ground::{Ground, NOTHING_TO_VALIDATE_ON, scaling};
 use super::lora::initial;
 use crate::Error;
 
@@ -21,6 +21,9 @@ pub(super) fn prepare(
     for (group, tasks) in [("seen", &ground.tasks), ("unseen", &ground.unseen)] {
         let rows = ground.validation(tasks, config)?.into_iter();
         held_out.extend(rows.map(|v| HeldOutRow { example: v.example, adapter: 0, group: group.to_owned() }));
+    }
+    if config.run.validate_every > 0 && held_out.is_empty() {
+        tell(NOTHING_TO_VALIDATE_ON);
     }
     let layout = ground.layout(config, models)?;
     Ok(Adapters {

@@ -35,6 +35,9 @@ pub(super) fn prepare(
     }
     let hypernet = hypernet(config, shape(config, models, ground, width)?, device)?;
     let text = config.hypernet.conditioning == Conditioning::Text;
+    if !text && config.run.validate_every > 0 {
+        tell("without descriptions as conditioning nothing is validated, and there will be no `best`");
+    }
     Ok(Sft {
         decoder: ground.backbone.decoder.for_training(),
         manifest: manifest(config, &hypernet.config, models),
@@ -44,7 +47,7 @@ pub(super) fn prepare(
         loss: config.loss.clone(),
         sampler: config.sampler(),
         judged_by: config.judged_by(&["unseen/own_nll", "seen/own_nll"]),
-        validators: if text { ground.validators(config, &table)? } else { vec![] },
+        validators: if text { ground.validators(config, &table, tell)? } else { vec![] },
     })
 }
 

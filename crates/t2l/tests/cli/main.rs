@@ -5,6 +5,7 @@ mod bad_input;
 mod contracts;
 #[cfg(unix)]
 mod disk_full;
+mod docs;
 mod import;
 mod training;
 

@@ -1,0 +1,76 @@
+//! Configuration files, and what paths in them count from.
+
+use std::path::{Path, PathBuf};
+
+use super::{TrainConfig, Trainer};
+use crate::TrainError;
+
+impl TrainConfig {
+    /// Reads and checks a configuration file for a trainer. Relative paths in it count from the file's folder; a model
+    /// is a path where there is a file or folder of that name.
+    ///
+    /// # Errors
+    /// Not readable, not TOML, an unknown key, or a value out of range.
+    pub fn load(path: &Path, trainer: Trainer) -> Result<Self, TrainError> {
+        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        let config =
+            Self::parse(&text, trainer).map_err(|reason| TrainError::Config { path: path.to_owned(), reason })?;
+        let file = std::path::absolute(path).map_err(TrainError::io(path))?;
+        let config = config.seen_from(file.parent().unwrap_or(&file));
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The same with every relative path joined to a folder, so that it means the same wherever it is read.
+    pub(crate) fn seen_from(mut self, folder: &Path) -> Self {
+        self.data.dir = folder.join(&self.data.dir);
+        self.recon.library = folder.join(&self.recon.library);
+        self.run.start_from = self.run.start_from.map(|path| folder.join(path));
+        self.model.base = model(folder, self.model.base);
+        self.model.encoder = model(folder, self.model.encoder);
+        self
+    }
+}
+
+/// A model's path, or its name where no such path is.
+fn model(folder: &Path, name: String) -> String {
+    let path: PathBuf = folder.join(&name);
+    match path.to_str() {
+        Some(there) if !name.is_empty() && path.exists() => there.to_owned(),
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_count_from_the_files_folder_and_mean_the_same_in_a_resolved_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(folder.path().join("models/mine")).expect("a folder");
+        std::fs::create_dir_all(folder.path().join("run")).expect("a folder");
+        let (file, resolved) = (folder.path().join("config.toml"), folder.path().join("run/config.toml"));
+        let text = "[data]\ndir = \"tasks\"\n[model]\nbase = \"models/mine\"\nencoder = \"all-minilm-l6-v2\"\n[run]\nstart_from = \"start\"";
+        std::fs::write(&file, text).expect("written");
+        let config = TrainConfig::load(&file, Trainer::Sft).expect("loads");
+        assert_eq!(config.data.dir, folder.path().join("tasks"));
+        assert_eq!(config.recon.library, folder.path().join("library"));
+        assert_eq!(config.run.start_from, Some(folder.path().join("start")));
+        assert_eq!(Path::new(&config.model.base), folder.path().join("models/mine"));
+        assert_eq!(config.model.encoder, "all-minilm-l6-v2");
+        std::fs::write(&resolved, toml::to_string_pretty(&config).expect("serialises")).expect("written");
+        assert_eq!(TrainConfig::load(&resolved, Trainer::Sft).expect("loads"), config);
+    }
+
+    #[test]
+    fn a_file_named_without_its_folder_gives_absolute_paths() {
+        // Cargo runs tests in the package's folder.
+        let error = TrainConfig::load(Path::new("no-such.toml"), Trainer::Sft).expect_err("is not there");
+        assert!(error.to_string().starts_with("no-such.toml"), "{error}");
+        let file = tempfile::Builder::new().suffix(".toml").tempfile_in(".").expect("a file");
+        let name = Path::new(file.path().file_name().expect("a name"));
+        let config = TrainConfig::load(name, Trainer::Sft).expect("loads");
+        assert!(config.data.dir.is_absolute(), "{}", config.data.dir.display());
+    }
+}

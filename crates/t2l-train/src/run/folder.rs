@@ -1,0 +1,83 @@
+//! Which folders a run may begin in: nobody's files are overwritten but a run's own.
+
+use std::path::Path;
+
+use crate::{TrainConfig, TrainError};
+
+/// What a run that was killed before its first checkpoint may have left, and what belongs to a run otherwise.
+const OURS: [&str; 6] = ["lock", "last", "best", "metrics.jsonl", "curves.svg", "group.json"];
+/// How files and folders begin that are being written.
+const UNFINISHED: [&str; 3] = [".tmp", ".adapter-", ".checkpoint-"];
+
+/// Refuses a folder that holds something which no run of this configuration has left there.
+///
+/// # Errors
+/// The first such file by name, or a folder that cannot be read.
+pub fn check_vacant(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(TrainError::io(folder))? {
+        names.push(entry.map_err(TrainError::io(folder))?.file_name());
+    }
+    names.sort();
+    for name in names {
+        let text = name.to_string_lossy();
+        let ours = OURS.contains(&&*text) || UNFINISHED.iter().any(|start| text.starts_with(start));
+        if !ours && !(text == "config.toml" && written_by_us(&folder.join(&name), config)) {
+            return Err(TrainError::NotARun { folder: folder.to_owned(), file: name.into() });
+        }
+    }
+    Ok(())
+}
+
+/// The text of a run's own `config.toml`.
+///
+/// # Errors
+/// A configuration that TOML cannot hold.
+pub fn resolved(config: &TrainConfig) -> Result<String, String> {
+    toml::to_string_pretty(&placed(config)).map_err(|e| e.to_string())
+}
+
+/// The configuration with paths that mean the same from the run's folder as from here.
+fn placed(config: &TrainConfig) -> TrainConfig {
+    let here = std::path::absolute(".").unwrap_or_default();
+    config.clone().seen_from(&here)
+}
+
+/// Whether a file is what a run of this configuration writes: the same settings, every one of them, and no word more.
+fn written_by_us(path: &Path, config: &TrainConfig) -> bool {
+    let Ok(text) = std::fs::read_to_string(path) else { return false };
+    let Ok(theirs) = TrainConfig::parse(&text, config.trainer) else { return false };
+    let whole = toml::to_string_pretty(&theirs).is_ok_and(|whole| whole == text);
+    whole && theirs.digest() == placed(config).digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Trainer;
+
+    #[test]
+    fn only_what_a_run_leaves_may_be_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = TrainConfig::defaults(Trainer::Sft);
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+        let refused = |config: &TrainConfig| check_vacant(folder.path(), config).err().map(|e| e.to_string());
+        assert_eq!(refused(&config), None);
+        for name in ["lock", "metrics.jsonl", ".tmpX1"] {
+            write(name, "");
+        }
+        write("config.toml", &resolved(&config).expect("serialises"));
+        assert_eq!(refused(&config), None);
+        // Another run's, and one with a remark of the user's, which would be lost.
+        let mut longer = config.clone();
+        longer.run.steps += 1;
+        assert!(refused(&longer).is_some_and(|e| e.contains("config.toml")));
+        write("config.toml", &format!("# mine\n{}", resolved(&config).expect("serialises")));
+        assert!(refused(&config).is_some_and(|e| e.contains("config.toml")));
+        write("config.toml", "");
+        assert!(refused(&config).is_some_and(|e| e.contains("config.toml")));
+        write("an-essay.txt", "");
+        let error = refused(&config).expect("refused");
+        assert!(error.contains("an-essay.txt") && error.contains(&*folder.path().to_string_lossy()), "{error}");
+    }
+}
