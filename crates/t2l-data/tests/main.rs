@@ -104,9 +104,8 @@ fn broken_folders_are_named() {
 fn test_items_lie_beside_a_dev_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
-    let bench = |name: &str, file: &str| {
-        format!(r#"{{"name":"{name}","file":"{file}","descriptions":{{"eval":["x"]}}}}"#)
-    };
+    let bench =
+        |name: &str, file: &str| format!(r#"{{"name":"{name}","file":"{file}","descriptions":{{"eval":["x"]}}}}"#);
     let list = [bench("a", "x.dev.jsonl.dev.jsonl"), bench("b", "b.jsonl")].join(",");
     write("benchmarks.json", &format!(r#"{{"benchmarks":[{list}]}}"#));
     write("x.dev.jsonl.test.jsonl", "{\"input\":\"x\",\"target\":\"y\"}\n");
