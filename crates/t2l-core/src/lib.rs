@@ -3,7 +3,7 @@
 //! A task description becomes a *task embedding* ([`TextEncoder`]), the embedding becomes
 //! [`LoraFactors`] ([`AdapterGenerator`]), and a frozen language model wears them as an
 //! [`AdapterBatch`]. This crate defines those words, picks a [device](device::parse) from a string,
-//! and holds the [tensor operations](ops) worth fusing. It knows nothing of files or models.
+//! holds the [tensor operations](ops) worth fusing, and [writes files whole](files). It knows nothing of formats or models.
 //!
 //! ```
 //! use t2l_core::{AdapterLayout, TargetModule, LoraScaling};
@@ -21,6 +21,7 @@ mod adapter;
 mod batch;
 pub mod device;
 mod factors;
+pub mod files;
 mod layout;
 pub mod ops;
 mod parameters;

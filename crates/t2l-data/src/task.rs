@@ -299,14 +299,10 @@ impl TaskSet {
     /// The examples of a part of a task, in file order.
     ///
     /// # Errors
-    /// The file cannot be read, or a line of it is not an example.
+    /// The file cannot be read, or a line of it is not an example; test items of a benchmark whose file is not named
+    /// `*.dev.jsonl`.
     pub fn examples(&self, task: &Task, part: Part) -> Result<Vec<Example>, DataError> {
-        let mut path = self.folder.join(&task.file);
-        // benchmarks.json names the development file; the test file lies beside it.
-        if task.benchmark && part == Part::Test {
-            let name = task.file.to_string_lossy().replace(".dev.jsonl", ".test.jsonl");
-            path = self.folder.join(name);
-        }
+        let path = self.file(task, part)?;
         let mut examples = Vec::new();
         let file = File::open(&path).map_err(DataError::io(&path))?;
         for (i, line) in BufReader::new(file).lines().enumerate() {
@@ -324,6 +320,21 @@ impl TaskSet {
             }
         }
         Ok(examples)
+    }
+
+    /// Where a part lies: benchmarks.json names the development file, beside which the test file is looked for.
+    fn file(&self, task: &Task, part: Part) -> Result<PathBuf, DataError> {
+        let path = self.folder.join(&task.file);
+        if !(task.benchmark && part == Part::Test) {
+            return Ok(path);
+        }
+        match task.file.to_str().and_then(|name| name.strip_suffix(".dev.jsonl")) {
+            Some(name) => Ok(self.folder.join(format!("{name}.test.jsonl"))),
+            None => {
+                let reason = "is not named *.dev.jsonl, so there is no file of test items beside it".to_owned();
+                Err(DataError::Format { path, reason })
+            }
+        }
     }
 }
 

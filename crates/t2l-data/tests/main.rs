@@ -101,6 +101,24 @@ fn broken_folders_are_named() {
 }
 
 #[test]
+fn test_items_lie_beside_a_dev_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    let bench =
+        |name: &str, file: &str| format!(r#"{{"name":"{name}","file":"{file}","descriptions":{{"eval":["x"]}}}}"#);
+    let list = [bench("a", "x.dev.jsonl.dev.jsonl"), bench("b", "b.jsonl")].join(",");
+    write("benchmarks.json", &format!(r#"{{"benchmarks":[{list}]}}"#));
+    write("x.dev.jsonl.test.jsonl", "{\"input\":\"x\",\"target\":\"y\"}\n");
+    write("b.jsonl", "{\"input\":\"x\",\"target\":\"y\"}\n");
+    let set = TaskSet::open(folder.path()).expect("opens");
+    assert_eq!(set.examples(&set.benchmarks[0], Part::Test).expect("reads").len(), 1);
+    assert_eq!(set.examples(&set.benchmarks[1], Part::Dev).expect("reads").len(), 1);
+    // Development items are not passed off as test items.
+    let error = set.examples(&set.benchmarks[1], Part::Test).expect_err("no such file").to_string();
+    assert!(error.contains("b.jsonl: is not named *.dev.jsonl"), "{error}");
+}
+
+#[test]
 fn lines_are_checked_and_filled_in() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).expect("written");

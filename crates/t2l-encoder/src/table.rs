@@ -5,14 +5,13 @@
 //! byte, and the formatted description.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
-use t2l_core::{EncodedTexts, TextEncoder};
+use t2l_core::{EncodedTexts, TextEncoder, files};
 
 use crate::{EncoderError, format_description};
 
@@ -195,20 +194,8 @@ impl EmbeddingTable {
         ];
         let metadata = HashMap::from([("encoder".to_owned(), self.encoder.clone())]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| EncoderError::weights(path, e))?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(io)?;
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // As any new file: readable by whom the umask lets.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder.tempfile_in(folder).map_err(io)?;
-        file.write_all(&bytes).map_err(io)?;
-        file.as_file().sync_all().map_err(io)?;
-        file.persist(path).map_err(|e| io(e.error))?;
-        Ok(())
+        std::fs::create_dir_all(files::folder_of(path)).map_err(io)?;
+        files::write_whole(path, &bytes).map_err(io)
     }
 
     /// Id of the encoder that made the embeddings.

@@ -13,6 +13,7 @@
 
 mod answer;
 mod condition;
+mod distinct;
 mod error;
 mod metrics;
 mod report;
@@ -21,6 +22,7 @@ mod score;
 mod stats;
 
 pub use condition::{Condition, NONSENSE};
+pub use distinct::distinct;
 pub use error::EvalError;
 pub use metrics::{exact_match, first_line, numeric_match, option_named, rouge_l};
 pub use report::{EvalReport, Macro, Paired, Row, Scores, summarise};

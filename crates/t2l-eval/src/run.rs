@@ -1,6 +1,6 @@
 //! An evaluation from plan to report: which examples, under which conditions, in which batches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
@@ -9,6 +9,7 @@ use t2l_backbone::Backbone;
 use t2l_core::{AdapterBatch, AdapterGenerator, LoraFactors, TextEncoder};
 use t2l_data::{Example, Kind, Part, PromptMode, PromptRenderer, Task, TaskSet, cut, draws, example_turn, user_turn};
 
+use crate::distinct::{distinct, distinct_modes};
 use crate::report::{EvalReport, Scores, summarise};
 use crate::{Condition, EvalError};
 
@@ -23,6 +24,13 @@ pub struct Group<'a> {
     pub pool: Vec<&'a Task>,
     /// Which examples.
     pub part: Part,
+}
+
+impl Group<'_> {
+    /// The same, every task once.
+    fn distinct(&self) -> Self {
+        Self { tasks: distinct(self.tasks.iter().copied(), |t| &t.name), ..self.clone() }
+    }
 }
 
 /// What to score and how.
@@ -153,12 +161,15 @@ impl Evaluator<'_> {
     ) -> Result<EvalReport, EvalError> {
         let started = Instant::now();
         let renderer = PromptRenderer::of(self.backbone)?;
-        let total = plan.groups.iter().map(|g| g.tasks.len()).sum();
+        // What is named twice is scored once.
+        let groups: Vec<Group<'_>> = plan.groups.iter().map(Group::distinct).collect();
+        let modes = distinct_modes(&plan.modes);
+        let total = groups.iter().map(|g| g.tasks.len()).sum();
         let mut scores = Vec::new();
         let mut done = 0;
-        for group in &plan.groups {
+        for group in &groups {
             for tasks in group.tasks.chunks(TASKS_AT_ONCE) {
-                let (mut items, factors) = self.items(plan, group, tasks, &renderer)?;
+                let (mut items, factors) = self.items(plan, &modes, group, tasks, &renderer)?;
                 self.score_answers(&mut items, factors.as_ref())?;
                 self.judge_generated(plan.generate_choices, &mut items, factors.as_ref())?;
                 collect(group, &items, &mut scores);
@@ -187,6 +198,7 @@ impl Evaluator<'_> {
     fn items<'a>(
         &self,
         plan: &EvalPlan<'_>,
+        modes: &[(PromptMode, Vec<Condition>)],
         group: &Group<'_>,
         tasks: &[&'a Task],
         renderer: &PromptRenderer<'_>,
@@ -194,13 +206,12 @@ impl Evaluator<'_> {
         let max_tokens = plan.max_tokens.min(self.backbone.decoder.config().max_positions);
         let mut texts = Texts::default();
         let mut items = Vec::new();
-        let mut seen = BTreeSet::new();
-        for task in tasks.iter().copied().filter(|t| seen.insert(&t.name)) {
+        for task in tasks.iter().copied() {
             let mut examples = self.set.examples(task, group.part)?;
             examples.shuffle(&mut draws(&task.name, plan.seed));
             examples.truncate(plan.limit.unwrap_or(usize::MAX));
             let answers = examples.iter().map(|e| Answers::of(task, e, renderer)).collect::<Result<Vec<_>, _>>()?;
-            for (mode, conditions) in &plan.modes {
+            for (mode, conditions) in modes {
                 let turns = examples.iter().map(|e| renderer.prompt(&example_turn(task, e, *mode)));
                 let plain = turns.collect::<Result<Vec<_>, _>>()?;
                 for &condition in conditions {

@@ -316,9 +316,12 @@ fn examples_are_the_same_under_every_condition_and_with_every_limit() {
     let mut plan = plan(&set, &[Condition::Base, Condition::Own]);
     plan.limit = Some(3);
     plan.generate_choices = true;
-    // A task named twice is scored once.
-    let again = plan.groups[0].tasks[2];
-    plan.groups[0].tasks.push(again);
+    // A task named twice is scored once, however far apart, and so is a condition.
+    for _ in 0..3 {
+        let again = plan.groups[0].tasks.clone();
+        plan.groups[0].tasks.extend(again);
+    }
+    plan.modes[0].1.push(Condition::Own);
     let report = run(&backbone, &generator, &set, &plan).expect("runs");
     assert!(report.rows.iter().all(|r| r.n == 3));
     let value = |condition: &str| {

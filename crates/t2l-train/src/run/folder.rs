@@ -22,7 +22,8 @@ pub fn check_vacant(folder: &Path, config: &TrainConfig) -> Result<(), TrainErro
     for name in names {
         let text = name.to_string_lossy();
         let ours = OURS.contains(&&*text) || UNFINISHED.iter().any(|start| text.starts_with(start));
-        if !ours && !(text == "config.toml" && written_by_us(&folder.join(&name), config)) {
+        let config_of_ours = text == "config.toml" && written_by_us(&folder.join(&name), config);
+        if !(ours || config_of_ours) {
             return Err(TrainError::NotARun { folder: folder.to_owned(), file: name.into() });
         }
     }

@@ -427,9 +427,12 @@ pub struct SakanaArgs {
     /// Training folder
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
-    /// Folder to write the checkpoint to; an earlier checkpoint there is replaced
+    /// Folder to write the checkpoint to
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
+    /// Replace an earlier checkpoint there
+    #[arg(long)]
+    pub force: bool,
     /// config.json of the base model, for hypernetworks whose tensors do not tell the widths of its modules
     #[arg(long, value_name = "FILE")]
     pub base_config: Option<PathBuf>,

@@ -33,8 +33,8 @@ pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
             "seconds": { "generate": generate, "base": answers.base_seconds, "adapted": answers.adapted_seconds },
         }));
     }
-    println!("base:    {}", indented(&answers.base));
-    println!("adapted: {}", indented(&answers.adapted));
+    output::line(format_args!("base:    {}", indented(&answers.base)))?;
+    output::line(format_args!("adapted: {}", indented(&answers.adapted)))?;
     eprintln!(
         "adapter generated in {generate:.2} s; answers in {:.2} s and {:.2} s",
         answers.base_seconds, answers.adapted_seconds

@@ -1,10 +1,10 @@
 //! `t2l chat`: a conversation with the base model wearing a description's adapter.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
-use serde_json::json;
-use t2l::backbone::Sampling;
+use serde_json::{Value, json};
 use t2l::backbone::chat::Message;
+use t2l::backbone::{Backbone, GenerateOptions, Sampling};
 use t2l::core::AdapterBatch;
 
 use super::args::{ChatArgs, Global};
@@ -26,51 +26,91 @@ pub fn run(args: &ChatArgs, global: &Global) -> anyhow::Result<()> {
     }
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     let options = model.until_end_of_turn(vec![args.max_tokens], sampling);
-    let interactive = std::io::stdin().is_terminal();
-    if interactive {
-        eprintln!("An empty line forgets the conversation; Ctrl-D ends it.");
-    }
-    let mut messages: Vec<Message> = Vec::new();
+    let room = model.decoder.config().max_positions.saturating_sub(args.max_tokens);
+    let chat = Chat { model: &model, adapters, options, room, show: !global.json };
     let mut turns = Vec::new();
-    let mut lines = std::io::stdin().lock().lines();
-    loop {
-        if interactive {
-            eprint!("> ");
-        }
-        let Some(line) = lines.next() else { break };
-        let line = line?;
-        if line.trim().is_empty() {
-            messages.clear();
-            continue;
-        }
-        messages.push(Message::user(line.clone()));
-        let prompt = model.tokenizer.encode(&model.chat.render_bare(&messages, true)?)?;
-        let mut stream = model.tokenizer.stream(true);
-        let mut shown = String::new();
-        let mut failed = None;
-        model.decoder.generate(&[prompt], &adapters, &options, |_, token| match stream.push(token) {
-            Ok(text) => {
-                shown.push_str(&text);
-                if !global.json {
-                    print!("{text}");
-                    let _ = std::io::stdout().flush();
-                }
-            }
-            Err(error) => failed = Some(error),
-        })?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
-        let rest = stream.finish()?;
-        shown.push_str(&rest);
-        if !global.json {
-            println!("{rest}");
-        }
-        turns.push(json!({ "user": line, "assistant": shown }));
-        messages.push(Message::assistant(shown));
-    }
+    let ended = chat.talk(&mut turns);
     if global.json {
-        output::json(&json!({ "description": args.description, "turns": turns }))?;
+        // Also what was said before something went wrong.
+        let printed = output::json(&json!({ "description": args.description, "turns": turns }));
+        return ended.and(printed);
     }
-    Ok(())
+    ended
+}
+
+struct Chat<'a> {
+    model: &'a Backbone,
+    adapters: AdapterBatch,
+    options: GenerateOptions,
+    /// Tokens that a prompt may have.
+    room: usize,
+    /// Whether answers are printed as they come.
+    show: bool,
+}
+
+impl Chat<'_> {
+    /// Answers every line of standard input.
+    fn talk(&self, turns: &mut Vec<Value>) -> anyhow::Result<()> {
+        let interactive = std::io::stdin().is_terminal();
+        if interactive {
+            eprintln!("An empty line forgets the conversation; Ctrl-D ends it.");
+        }
+        let mut messages: Vec<Message> = Vec::new();
+        let mut lines = std::io::stdin().lock().lines();
+        loop {
+            if interactive {
+                eprint!("> ");
+            }
+            let Some(line) = lines.next() else { return Ok(()) };
+            let line = line?;
+            if line.trim().is_empty() {
+                messages.clear();
+                continue;
+            }
+            messages.push(Message::user(line.clone()));
+            let prompt = self.prompt(&mut messages)?;
+            let answer = self.answer(prompt)?;
+            turns.push(json!({ "user": line, "assistant": answer }));
+            messages.push(Message::assistant(answer));
+        }
+    }
+
+    /// The conversation in tokens, without its oldest exchanges where the model could not hold them and an answer.
+    fn prompt(&self, messages: &mut Vec<Message>) -> anyhow::Result<Vec<u32>> {
+        let before = messages.len();
+        loop {
+            let prompt = self.model.tokenizer.encode(&self.model.chat.render_bare(messages, true)?)?;
+            // The last message is the user's; before it they come in pairs.
+            if prompt.len() <= self.room || messages.len() < 3 {
+                let dropped = (before - messages.len()) / 2;
+                if dropped > 0 {
+                    eprintln!("note: the model cannot hold all of this; {dropped} exchanges at the start were dropped");
+                }
+                return Ok(prompt);
+            }
+            messages.drain(..2);
+        }
+    }
+
+    fn answer(&self, prompt: Vec<u32>) -> anyhow::Result<String> {
+        let mut stream = self.model.tokenizer.stream(true);
+        let mut answer = String::new();
+        let mut outcome = Ok(());
+        self.model.decoder.generate(&[prompt], &self.adapters, &self.options, |_, token| {
+            if outcome.is_ok() {
+                outcome = stream.push(token).map_err(Into::into).and_then(|text| self.say(&mut answer, &text));
+            }
+        })?;
+        outcome?;
+        self.say(&mut answer, &stream.finish()?)?;
+        if self.show {
+            output::line("")?;
+        }
+        Ok(answer)
+    }
+
+    fn say(&self, answer: &mut String, text: &str) -> anyhow::Result<()> {
+        answer.push_str(text);
+        if self.show { output::text(text) } else { Ok(()) }
+    }
 }

@@ -1,16 +1,24 @@
 //! `t2l eval`: the hypernetwork's adapters against the base model, on tasks and benchmarks.
 
+use std::path::Path;
+
 use anyhow::{Context, bail};
+use t2l::core::files::write_whole;
 use t2l::data::{Part, PromptMode, Task, TaskSet};
-use t2l::eval::{Condition, EvalPlan, EvalReport, Evaluator, Group, Provenance};
+use t2l::eval::{Condition, EvalPlan, EvalReport, Evaluator, Group, Provenance, distinct};
 
 use super::args::{EvalArgs, Global, Mode};
 use super::output::{self, Terminal};
+use super::{target, typed};
 
 pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
+    if let Some(path) = &args.out {
+        target::check_report(path)?;
+    }
     let set = TaskSet::open(&args.data)?;
     let groups = groups(args, &set)?;
-    let conditions: Vec<Condition> = args.conditions.iter().map(|c| Condition::parse(c)).collect::<Result<_, _>>()?;
+    let conditions = args.conditions.iter().map(|c| Condition::parse(c)).collect::<Result<Vec<_>, _>>()?;
+    let conditions = distinct(conditions, |c| c);
     let modes = match args.mode {
         Mode::Input => vec![PromptMode::Input],
         Mode::Definition => vec![PromptMode::Definition],
@@ -34,17 +42,13 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
     let from = Provenance {
         checkpoint: t2l.checkpoint_name(),
         checkpoint_sha256: checkpoint.sha256().to_owned(),
-        command: command_line(),
+        command: typed::command_line(),
     };
     let report = evaluator.run(&plan, from, |done, of| eprintln!("{done} of {of} tasks"))?;
-    if let Some(path) = &args.out {
-        write(&report, path)?;
-    }
-    if global.json {
-        return output::json(&report);
-    }
-    println!("{}", report.markdown());
-    Ok(())
+    // Printed whether or not it can be written: an evaluation takes long.
+    let written = args.out.as_deref().map_or(Ok(()), |path| write(&report, path));
+    let printed = if global.json { output::json(&report) } else { output::line(report.markdown()) };
+    written.and(printed)
 }
 
 fn groups<'a>(args: &EvalArgs, set: &'a TaskSet) -> anyhow::Result<Vec<Group<'a>>> {
@@ -55,7 +59,7 @@ fn groups<'a>(args: &EvalArgs, set: &'a TaskSet) -> anyhow::Result<Vec<Group<'a>
     };
     let everything = || -> Vec<&'a Task> { set.tasks.iter().collect() };
     if let Some(split) = &args.split {
-        let pool = set.split(split)?;
+        let pool = distinct(set.split(split)?, |t| &t.name);
         add(split, thinned(&pool, args.max_tasks), pool, Part::Valid);
     }
     if !args.tasks.is_empty() {
@@ -77,7 +81,8 @@ fn named<'a>(names: &[String], all: &'a [Task], set: &'a TaskSet) -> anyhow::Res
     if names.iter().any(|n| n == "all") {
         return Ok(all.iter().collect());
     }
-    Ok(names.iter().map(|n| set.find(n.trim())).collect::<Result<_, _>>()?)
+    let tasks = names.iter().map(|n| set.find(n.trim())).collect::<Result<Vec<_>, _>>()?;
+    Ok(distinct(tasks, |t| &t.name))
 }
 
 /// At most `most` tasks, spread evenly over the list.
@@ -99,23 +104,9 @@ fn part(name: &str) -> anyhow::Result<Part> {
     })
 }
 
-/// The command as it could be typed again.
-fn command_line() -> String {
-    let quote = |argument: String| match argument.contains([' ', '"', '\'', '$', '\\']) {
-        true => format!("'{}'", argument.replace('\'', r"'\''")),
-        false => argument,
-    };
-    let arguments = std::env::args().skip(1).map(quote);
-    std::iter::once("t2l".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
-}
-
-fn write(report: &EvalReport, path: &std::path::Path) -> anyhow::Result<()> {
-    let json = serde_json::to_vec_pretty(report)?;
-    for (path, bytes) in [(path.to_owned(), json), (path.with_extension("md"), report.markdown().into_bytes())] {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).with_context(|| folder.display().to_string())?;
-        std::io::Write::write_all(&mut file, &bytes).with_context(|| path.display().to_string())?;
-        file.persist(&path).with_context(|| path.display().to_string())?;
-    }
-    Ok(())
+/// The JSON report, and the Markdown table beside it.
+fn write(report: &EvalReport, path: &Path) -> anyhow::Result<()> {
+    let write = |path: &Path, bytes: &[u8]| write_whole(path, bytes).with_context(|| path.display().to_string());
+    write(path, &serde_json::to_vec_pretty(report)?)?;
+    write(&path.with_extension("md"), report.markdown().as_bytes())
 }

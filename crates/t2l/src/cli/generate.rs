@@ -9,7 +9,7 @@ use serde_json::json;
 use t2l::adapter::peft::{self, SaveOptions};
 
 use super::args::{Dtype, Format, GenerateArgs, Global};
-use super::output;
+use super::{output, stale, target};
 
 /// Longest input of `-f` that is read, in bytes.
 const FILE_LIMIT: u64 = 64 << 20;
@@ -34,9 +34,7 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
             .collect(),
     };
     // Nothing is loaded for a target that cannot be written.
-    if !args.force && is_occupied(&args.output)? {
-        bail!("{}: is not empty; use --force to replace it", args.output.display());
-    }
+    target::refuse_occupied(&args.output, args.force)?;
     let t2l = super::text_to_lora(&args.checkpoint, global)?;
     let started = Instant::now();
     let texts: Vec<&str> = descriptions.iter().map(String::as_str).collect();
@@ -71,6 +69,9 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
         }
         return Err(error);
     }
+    if several {
+        stale::remove(&args.output, &targets)?;
+    }
     let seconds = started.elapsed().as_secs_f64();
     let scaling = generated.factors.scaling;
     let layout = &t2l.checkpoint().hypernet.config.layout;
@@ -93,7 +94,7 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
         return output::json(&json!({ "adapters": adapters, "seconds": seconds }));
     }
     for target in &targets {
-        println!("{}", target.display());
+        output::line(target.display())?;
     }
     eprintln!("{} in {seconds:.2} s", if several { format!("{} adapters", targets.len()) } else { "1 adapter".into() });
     Ok(())
@@ -110,14 +111,6 @@ fn read_lines(file: &Path) -> anyhow::Result<String> {
         bail!("{}: is larger than {} MiB", file.display(), FILE_LIMIT >> 20);
     }
     Ok(text)
-}
-
-fn is_occupied(folder: &Path) -> anyhow::Result<bool> {
-    match std::fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e).with_context(|| folder.display().to_string()),
-    }
 }
 
 /// A description as part of a folder's name: `[a-z0-9-]`, at most 40 characters.

@@ -5,10 +5,11 @@ use t2l::core::device;
 use t2l::hypernet::{Dtype, import};
 
 use super::args::{Global, ImportCommand};
-use super::output;
+use super::{output, target};
 
 pub fn run(command: &ImportCommand, global: &Global) -> anyhow::Result<()> {
     let ImportCommand::Sakana(args) = command;
+    target::refuse_occupied(&args.output, args.force)?;
     let device = device::parse(&global.device)?;
     let checkpoint = import::sakana(&args.folder, args.base_config.as_deref(), &device)?;
     let sha256 = checkpoint.save(&args.output, Dtype::F32)?;
@@ -25,7 +26,7 @@ pub fn run(command: &ImportCommand, global: &Global) -> anyhow::Result<()> {
             "parameters": counts.trainable,
         }));
     }
-    println!("{}", args.output.display());
+    output::line(args.output.display())?;
     let words = json!([config.conditioning, config.task_encoder]);
     let word = |i: usize| words[i].as_str().unwrap_or_default().to_owned();
     eprintln!("hypernetwork  {:?}, {} trained values", config.arch, counts.trainable);

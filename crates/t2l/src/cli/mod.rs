@@ -9,12 +9,16 @@ mod generate;
 mod import;
 mod models;
 mod output;
+mod stale;
+mod target;
 mod train;
+mod typed;
 
 use std::process::ExitCode;
 
 pub use args::Cli;
 use args::{CheckpointArgs, Command, Global};
+pub use output::Closed;
 use output::Terminal;
 
 /// Runs a parsed command line.

@@ -25,13 +25,13 @@ pub fn run(command: &ModelsCommand, global: &Global) -> anyhow::Result<()> {
             }
             for l in list {
                 let place = l.path.map_or("not fetched".to_owned(), |p| p.display().to_string());
-                println!(
+                output::line(format_args!(
                     "{:24} {:12} {:>6.1} MB  {:12} {place}",
                     l.model.name,
                     l.model.role,
                     l.model.bytes() as f64 / 1e6,
                     l.model.licence
-                );
+                ))?;
             }
         }
         ModelsCommand::Pull { names } => {
@@ -49,7 +49,7 @@ pub fn run(command: &ModelsCommand, global: &Global) -> anyhow::Result<()> {
                     );
                 }
                 if !global.json {
-                    println!("{}", path.display());
+                    output::line(path.display())?;
                 }
             }
             if global.json {
@@ -61,7 +61,7 @@ pub fn run(command: &ModelsCommand, global: &Global) -> anyhow::Result<()> {
             if global.json {
                 return output::json(&json!({ "name": name, "path": path }));
             }
-            println!("{}", path.display());
+            output::line(path.display())?;
         }
     }
     Ok(())

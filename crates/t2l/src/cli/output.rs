@@ -1,17 +1,35 @@
 //! Results and progress.
 
-use std::io::{IsTerminal, Write};
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal, Write};
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use t2l::models::Progress;
 
+/// Whoever read the results has seen enough, as `head` does.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output was closed")]
+pub struct Closed;
+
 /// Prints one JSON object.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    line(serde_json::to_string(value)?)
+}
+
+/// Prints a line.
+pub fn line(line: impl Display) -> anyhow::Result<()> {
+    text(format_args!("{line}\n"))
+}
+
+/// Prints a piece of text at once, without ending the line.
+pub fn text(text: impl Display) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    writeln!(out)?;
-    Ok(())
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Err(Closed.into()),
+        result => result.context("standard output"),
+    }
 }
 
 /// Shows downloads on standard error.

@@ -37,7 +37,7 @@ fn draw(args: &PlotArgs, global: &Global) -> anyhow::Result<ExitCode> {
     if global.json {
         output::json(&json!({ "path": std::path::absolute(&svg)? }))?;
     } else {
-        println!("{}", svg.display());
+        output::line(svg.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -98,10 +98,10 @@ fn stop(args: &RunArgs) -> anyhow::Result<(Stop, Arc<AtomicBool>)> {
         stop = stop.at_step(step);
     }
     if let Some(hours) = args.max_hours {
-        if !(hours.is_finite() && hours >= 0.0) {
-            bail!("--max-hours {hours} is not a duration");
+        match Duration::try_from_secs_f64(hours * 3600.0) {
+            Ok(time) => stop = stop.after(time),
+            Err(_) => bail!("--max-hours {hours} is not a duration"),
         }
-        stop = stop.after(Duration::from_secs_f64(hours * 3600.0));
     }
     let signalled = Arc::new(AtomicBool::new(false));
     let (asker, flag) = (stop.clone(), Arc::clone(&signalled));

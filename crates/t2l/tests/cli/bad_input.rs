@@ -1,6 +1,6 @@
 //! What is refused, with which words and which exit code.
 
-use super::{models_here, t2l, text};
+use super::{models_here, t2l, text, tiny_tasks};
 
 fn refused(arguments: &[&str]) -> String {
     let output = t2l(arguments);
@@ -37,6 +37,31 @@ fn a_missing_file_is_named() {
     assert!(message.contains("/nonexistent/data"), "{message}");
     let message = refused(&["train", "sft", "/nonexistent/config.toml", "-o", "/nonexistent/run"]);
     assert!(message.contains("/nonexistent/config.toml"), "{message}");
+}
+
+#[test]
+fn a_report_that_could_not_be_written_is_refused_before_the_work() {
+    let out = |path: &str| refused(&["eval", "--data", "/nonexistent/data", "--tasks", "all", "--out", path]);
+    assert!(out("/nonexistent/report.json").contains("/nonexistent: "));
+    assert!(out("report.md").contains("the Markdown table goes there"));
+}
+
+#[test]
+fn a_time_that_is_none_is_refused() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.toml");
+    let data = std::fs::canonicalize(tiny_tasks()).expect("fixtures");
+    let settings = format!("[data]\ndir = {data:?}\nsplit = \"train\"\n");
+    std::fs::write(&config, settings).expect("written");
+    let (config, run) = (config.to_str().expect("utf-8"), folder.path().join("run"));
+    for hours in ["1e17", "-1", "nan", "inf"] {
+        let flag = format!("--max-hours={hours}");
+        let message = refused(&["train", "lora", config, "-o", run.to_str().expect("utf-8"), &flag]);
+        assert!(message.contains("is not a duration"), "{message}");
+    }
 }
 
 #[test]

@@ -52,6 +52,13 @@ fn generate_then_inspect() {
     assert!(forced.status.success(), "{}", text(&forced.stderr));
     let config = std::fs::read_to_string(target.join("0001-sort-the-words/adapter_config.json")).expect("read");
     assert!(config.contains("\"base_model_name_or_path\": \"mine\""), "{config}");
+    // Other descriptions leave no adapter of the first ones behind.
+    let forced = t2l(&["generate", "Add them.", "Name the capital!", "-o", target_text, "--force"]);
+    assert!(forced.status.success(), "{}", text(&forced.stderr));
+    let mut names: Vec<_> =
+        std::fs::read_dir(&target).expect("read").map(|e| e.expect("an entry").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["0001-add-them", "0002-name-the-capital"]);
 }
 
 #[test]
@@ -79,6 +86,22 @@ fn chat_answers_every_line() {
 }
 
 #[test]
+fn chat_drops_what_does_not_fit_and_prints_what_was_said() {
+    if !models_here() {
+        return;
+    }
+    // Longer than the model's 8192 positions: dropping what was said before makes no room for it.
+    let mut command = assert_cmd::Command::cargo_bin("t2l").expect("the program is built");
+    let long = "word ".repeat(9000);
+    command.args(["chat", "--max-tokens", "3", "--json"]).write_stdin(format!("hot\nbig\n{long}\n"));
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("2 exchanges at the start were dropped"), "{}", text(&output.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the turns so far");
+    assert_eq!(said["turns"].as_array().expect("turns").len(), 2);
+}
+
+#[test]
 fn eval_reports_rows_averages_and_differences() {
     if !models_here() {
         return;
@@ -94,7 +117,7 @@ fn eval_reports_rows_averages_and_differences() {
         "--benchmarks",
         "all",
         "--conditions",
-        "base,own,other",
+        "base,own,other,own",
         "--limit",
         "2",
         "--json",

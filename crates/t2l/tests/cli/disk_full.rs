@@ -41,6 +41,27 @@ fn an_adapter_that_does_not_fit_leaves_nothing() {
 }
 
 #[test]
+fn a_full_standard_output_is_an_error_and_a_closed_one_is_not() {
+    let program = assert_cmd::cargo::cargo_bin("t2l");
+    let run = |words: &str, stdout: std::process::Stdio| {
+        let mut command = Command::new(&program);
+        command.args(words.split(' ')).env_remove("T2L_CHECKPOINT").env_remove("T2L_DATA").stdout(stdout);
+        let output = command.stderr(std::process::Stdio::piped()).spawn().and_then(|c| c.wait_with_output());
+        output.map(|o| (o.status.code(), text(&o.stderr))).expect("it runs")
+    };
+    for words in ["models list", "models list --json"] {
+        if let Ok(full) = std::fs::File::create("/dev/full") {
+            let (code, message) = run(words, full.into());
+            assert_eq!(code, Some(1), "{words}: {message}");
+            assert!(message.starts_with("error: standard output: "), "{words}: {message}");
+        }
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        assert_eq!(run(words, writer.into()), (Some(0), String::new()), "{words}");
+    }
+}
+
+#[test]
 fn a_run_keeps_its_last_checkpoint() {
     if !models_here() {
         return;

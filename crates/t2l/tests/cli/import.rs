@@ -20,9 +20,13 @@ fn reference_folders_become_checkpoints() {
         assert_eq!(answer["encoder"], "Alibaba-NLP/gte-large-en-v1.5");
         let loaded = t2l::hypernet::Checkpoint::load(&target, &t2l::core::device::parse("cpu").expect("cpu"));
         assert_eq!(answer["sha256"], loaded.expect("loaded").sha256());
-        // Again, with the base model's config, in place of the first.
+        // Again, with the base model's config, in place of the first: refused, then allowed.
         let config = case.join("expected/base_model_config/config.json");
-        let output = t2l(&["import", "sakana", utf8(case), "-o", utf8(&target), "--base-config", utf8(&config)]);
+        let again = ["import", "sakana", utf8(case), "-o", utf8(&target), "--base-config", utf8(&config)];
+        let output = t2l(&again);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("is not empty; use --force"), "{}", text(&output.stderr));
+        let output = t2l(&[&again[..], &["--force"]].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(text(&output.stdout).trim(), utf8(&target));
         // Only its own encoder will do, and it has to be found.

@@ -13,7 +13,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> anyhow::Result<()> {
     let loaded = super::load(&args.input, base.as_ref(), global)?;
     super::save(&loaded.adapter, base, &args.output, loaded.description, &args.written)?;
     if !global.json {
-        println!("{}", args.output.display());
+        output::line(args.output.display())?;
         return Ok(());
     }
     let path = std::path::absolute(&args.output).with_context(|| args.output.display().to_string())?;

@@ -16,9 +16,9 @@ pub fn run(args: &DiffArgs, global: &Global) -> anyhow::Result<()> {
     if global.json {
         return output::json(&diff);
     }
-    println!("layer  module         norm A    norm B  distance   cosine  angles in     angles out");
+    output::line("layer  module         norm A    norm B  distance   cosine  angles in     angles out")?;
     for m in &diff.modules {
-        println!(
+        output::line(format_args!(
             "{:5}  {:12}  {}  {}  {:8.4}  {}  {:12}  {}",
             m.layer,
             m.name,
@@ -28,10 +28,10 @@ pub fn run(args: &DiffArgs, global: &Global) -> anyhow::Result<()> {
             cosine(m.cosine),
             range(&m.angles_in),
             range(&m.angles_out),
-        );
+        ))?;
     }
     let (a, b) = (number(Some(diff.norm_a)), number(Some(diff.norm_b)));
-    println!("all                  {a}  {b}  {:8.4}  {}", diff.distance, cosine(diff.cosine));
+    output::line(format_args!("all                  {a}  {b}  {:8.4}  {}", diff.distance, cosine(diff.cosine)))?;
     Ok(())
 }
 

@@ -13,15 +13,15 @@ pub fn run(args: &InspectArgs, global: &Global) -> anyhow::Result<()> {
     }
     let kind = if inspection.use_rslora { "rank-stabilised" } else { "plain" };
     if let Some(description) = &loaded.description {
-        println!("description {description}");
+        output::line(format_args!("description {description}"))?;
     }
-    println!("base model  {}", inspection.base_model);
-    println!("rank        {}", inspection.rank);
-    println!("alpha       {} ({kind}, scaling {:.4})", inspection.alpha, inspection.scaling);
-    println!("layer  module      in → out        rank  norm of ΔW");
+    output::line(format_args!("base model  {}", inspection.base_model))?;
+    output::line(format_args!("rank        {}", inspection.rank))?;
+    output::line(format_args!("alpha       {} ({kind}, scaling {:.4})", inspection.alpha, inspection.scaling))?;
+    output::line("layer  module      in → out        rank  norm of ΔW")?;
     for m in &inspection.modules {
         let widths = format!("{} → {}", m.in_features, m.out_features);
-        println!("{:5}  {:10}  {widths:14}  {:4}  {:.4}", m.layer, m.name, m.rank, m.norm);
+        output::line(format_args!("{:5}  {:10}  {widths:14}  {:4}  {:.4}", m.layer, m.name, m.rank, m.norm))?;
     }
     Ok(())
 }

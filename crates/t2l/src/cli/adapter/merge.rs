@@ -19,7 +19,7 @@ pub fn run(args: &MergeArgs, global: &Global) -> anyhow::Result<()> {
     let merged = merge(&loaded.adapter, &args.model, &args.output)?;
     let seconds = started.elapsed().as_secs_f64();
     if !global.json {
-        println!("{}", args.output.display());
+        output::line(args.output.display())?;
         let (changed, all, shards) = (merged.merged, merged.tensors, merged.shards);
         let megabytes = merged.bytes as f64 / 1e6;
         eprintln!("{changed} of {all} tensors changed; {megabytes:.1} MB in {shards} files, {seconds:.2} s");

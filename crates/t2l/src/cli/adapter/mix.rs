@@ -30,7 +30,7 @@ pub fn run(args: &MixArgs, global: &Global) -> anyhow::Result<()> {
     let mixed = mix(&parts, method, &device::parse(&global.device)?)?;
     super::save(&mixed, base, &args.output, None, &args.written)?;
     if !global.json {
-        println!("{}", args.output.display());
+        output::line(args.output.display())?;
         return Ok(());
     }
     let path = std::path::absolute(&args.output).with_context(|| args.output.display().to_string())?;

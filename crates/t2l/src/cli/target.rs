@@ -1,0 +1,67 @@
+//! Where results go: what is in the way there is found before anything is loaded.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use t2l::core::files::folder_of;
+
+/// Refuses a folder that holds something, unless `force` says that it may be replaced.
+pub fn refuse_occupied(folder: &Path, force: bool) -> anyhow::Result<()> {
+    let occupied = match std::fs::read_dir(folder) {
+        _ if force => return Ok(()),
+        Ok(mut entries) => entries.next().is_some(),
+        Err(e) if e.kind() == ErrorKind::NotFound => false,
+        Err(e) => return Err(e).with_context(|| folder.display().to_string()),
+    };
+    if occupied {
+        bail!("{}: is not empty; use --force to replace it", folder.display());
+    }
+    Ok(())
+}
+
+/// Refuses a place for a report and the Markdown table beside it where they could not both be written.
+pub fn check_report(path: &Path) -> anyhow::Result<()> {
+    if path.file_name().is_none() || path.is_dir() {
+        bail!("{}: is a folder, not a file", path.display());
+    }
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("md")) {
+        let named = path.with_extension("json");
+        bail!("{}: the Markdown table goes there; name the report itself, as {}", path.display(), named.display());
+    }
+    let folder = folder_of(path);
+    if !folder.metadata().with_context(|| folder.display().to_string())?.is_dir() {
+        bail!("{}: is not a folder", folder.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_need_a_folder_and_a_name_of_their_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let check = |name: &str| check_report(&folder.path().join(name));
+        let message = |name: &str| check(name).expect_err(name).to_string();
+        assert!(check("report.json").is_ok() && check("report").is_ok());
+        assert!(check_report(Path::new("report.json")).is_ok());
+        assert!(message("report.md").contains("report.json"));
+        assert!(message("report.MD").contains("Markdown"));
+        assert!(message("missing/report.json").ends_with("missing"));
+        assert!(message("").ends_with("is a folder, not a file"));
+        std::fs::write(folder.path().join("file"), "").expect("written");
+        assert!(message("file/report.json").ends_with("is not a folder"));
+    }
+
+    #[test]
+    fn only_force_replaces() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(refuse_occupied(folder.path(), false).is_ok());
+        assert!(refuse_occupied(&folder.path().join("new"), false).is_ok());
+        std::fs::write(folder.path().join("file"), "").expect("written");
+        assert!(refuse_occupied(folder.path(), false).is_err());
+        assert!(refuse_occupied(folder.path(), true).is_ok());
+    }
+}
