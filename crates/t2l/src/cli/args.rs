@@ -77,6 +77,8 @@ pub struct ModelArgs {
 pub enum Format {
     /// A PEFT folder: adapter_config.json and adapter_model.safetensors
     Peft,
+    /// A GGUF file, for llama.cpp
+    Gguf,
 }
 
 /// Value type of written factors.
@@ -99,21 +101,18 @@ pub struct GenerateArgs {
     /// Read further descriptions, one a line, from a file (- is standard input)
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Folder to write: the adapter itself, or one numbered folder per description when there are several
+    /// Where to write: the adapter itself, or a folder of numbered adapters when there are several descriptions
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
     /// File format
     #[arg(long, value_enum, default_value = "peft")]
     pub format: Format,
-    /// Value type of the written factors
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: Dtype,
-    /// Name of the base model to write into adapter_config.json; by default its Hub id
-    #[arg(long, value_name = "NAME")]
-    pub base_name: Option<String>,
-    /// Replace an output folder that is not empty
-    #[arg(long)]
-    pub force: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub base: AdapterBaseArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub written: AdapterOutputArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub checkpoint: CheckpointArgs,

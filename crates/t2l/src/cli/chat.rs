@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use t2l::backbone::chat::Message;
 use t2l::backbone::{Backbone, GenerateOptions, Sampling};
 use t2l::core::AdapterBatch;
+use t2l::data::PromptRenderer;
 
 use super::args::{ChatArgs, Global};
 use super::output::{self, Terminal};
@@ -77,9 +78,9 @@ impl Chat<'_> {
 
     /// The conversation in tokens, without its oldest exchanges where the model could not hold them and an answer.
     fn prompt(&self, messages: &mut Vec<Message>) -> anyhow::Result<Vec<u32>> {
-        let before = messages.len();
+        let (renderer, before) = (PromptRenderer::of(self.model)?, messages.len());
         loop {
-            let prompt = self.model.tokenizer.encode(&self.model.chat.render_bare(messages, true)?)?;
+            let prompt = renderer.conversation(messages)?;
             // The last message is the user's; before it they come in pairs.
             if prompt.len() <= self.room || messages.len() < 3 {
                 let dropped = (before - messages.len()) / 2;

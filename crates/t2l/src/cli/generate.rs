@@ -1,4 +1,4 @@
-//! `t2l generate`: descriptions to adapter folders.
+//! `t2l generate`: descriptions to adapters.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,14 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use t2l::adapter::peft::{self, SaveOptions};
 
-use super::args::{Dtype, Format, GenerateArgs, Global};
+use super::args::{Format, GenerateArgs, Global};
 use super::{output, stale, target};
 
 /// Longest input of `-f` that is read, in bytes.
 const FILE_LIMIT: u64 = 64 << 20;
 
 pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
-    let Format::Peft = args.format;
     let mut descriptions = args.descriptions.clone();
     if let Some(file) = &args.file {
         let lines = read_lines(file)?;
@@ -25,16 +23,24 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
         bail!("no description given; write one after `generate`, or name a file of them with -f");
     }
     let several = descriptions.len() > 1;
+    let (format, extension) = match args.format {
+        Format::Peft => ("peft", ""),
+        Format::Gguf => ("gguf", ".gguf"),
+    };
     let targets: Vec<PathBuf> = match several {
         false => vec![args.output.clone()],
         true => descriptions
             .iter()
             .enumerate()
-            .map(|(i, d)| args.output.join(format!("{:04}-{}", i + 1, slug(d))))
+            .map(|(i, d)| args.output.join(format!("{:04}-{}{extension}", i + 1, slug(d))))
             .collect(),
     };
     // Nothing is loaded for a target that cannot be written.
-    target::refuse_occupied(&args.output, args.force)?;
+    if let Some(target) = targets.iter().find(|t| is_gguf(t) != (args.format == Format::Gguf)) {
+        bail!("{}: names of GGUF files, and only they, end in .gguf (--format gguf)", target.display());
+    }
+    target::refuse_occupied(&args.output, args.written.force)?;
+    let base = super::adapter::named_base(&args.base)?;
     let t2l = super::text_to_lora(&args.checkpoint, global)?;
     let started = Instant::now();
     let texts: Vec<&str> = descriptions.iter().map(String::as_str).collect();
@@ -42,27 +48,21 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     super::warn_truncated(&generated);
     let (root_existed, mut made) = (args.output.exists(), Vec::<PathBuf>::new());
     let outcome = targets.iter().enumerate().try_for_each(|(i, target)| -> anyhow::Result<()> {
-        let options = SaveOptions {
-            dtype: match args.dtype {
-                Dtype::F32 => peft::Dtype::F32,
-                Dtype::F16 => peft::Dtype::F16,
-                Dtype::Bf16 => peft::Dtype::Bf16,
-            },
-            base_model_name: args.base_name.clone(),
-            description: Some(descriptions[i].clone()),
-            force: args.force,
-        };
         let new = !target.exists();
-        peft::save(&generated.adapter(i).adapter, target, &options)?;
+        if several {
+            std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
+        }
+        let description = Some(descriptions[i].clone());
+        super::adapter::save(&generated.adapter(i).adapter, base.clone(), target, description, &args.written)?;
         if new {
             made.push(target.clone());
         }
         Ok(())
     });
     if let Err(error) = outcome {
-        // What this run made goes away again; folders that were there before are left.
-        for folder in &made {
-            let _ = std::fs::remove_dir_all(folder);
+        // What this run made goes away again; what was there before is left.
+        for target in &made {
+            let _ = if target.is_dir() { std::fs::remove_dir_all(target) } else { std::fs::remove_file(target) };
         }
         if several && !root_existed {
             let _ = std::fs::remove_dir(&args.output);
@@ -82,7 +82,7 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
         adapters.push(json!({
             "description": description,
             "path": path,
-            "format": "peft",
+            "format": format,
             "rank": scaling.rank,
             "alpha": scaling.alpha,
             "layers": layout.layers,
@@ -111,6 +111,10 @@ fn read_lines(file: &Path) -> anyhow::Result<String> {
         bail!("{}: is larger than {} MiB", file.display(), FILE_LIMIT >> 20);
     }
     Ok(text)
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }
 
 /// A description as part of a folder's name: `[a-z0-9-]`, at most 40 characters.

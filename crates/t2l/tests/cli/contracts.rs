@@ -62,6 +62,26 @@ fn generate_then_inspect() {
 }
 
 #[test]
+fn generate_writes_gguf() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name).to_str().expect("utf-8").to_owned();
+    let (one, several) = (place("sort.gguf"), place("several"));
+    let output = json(&t2l(&["generate", "Sort the words.", "-o", &one, "--format", "gguf", "--json"]));
+    assert_eq!(output["adapters"][0]["format"], "gguf");
+    let inspected = json(&t2l(&["adapter", "inspect", &one, "--json"]));
+    assert_eq!(inspected["rank"], output["adapters"][0]["rank"]);
+    let output = json(&t2l(&["generate", "Sort.", "Count.", "-o", &several, "--format", "gguf", "--json"]));
+    let path = output["adapters"][1]["path"].as_str().expect("a path");
+    assert!(path.ends_with("0002-count.gguf") && std::path::Path::new(path).is_file(), "{path}");
+    // A name that says another format.
+    assert_eq!(t2l(&["generate", "Sort.", "-o", &place("x.gguf")]).status.code(), Some(1));
+    assert_eq!(t2l(&["generate", "Sort.", "-o", &place("x"), "--format", "gguf"]).status.code(), Some(1));
+}
+
+#[test]
 fn ask_gives_both_answers() {
     if !models_here() {
         return;

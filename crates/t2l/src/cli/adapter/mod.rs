@@ -31,14 +31,14 @@ fn load(path: &Path, base: Option<&BaseShape>, global: &Global) -> anyhow::Resul
 }
 
 /// The base model that the command line names.
-fn named_base(args: &AdapterBaseArgs) -> anyhow::Result<Option<BaseShape>> {
+pub(super) fn named_base(args: &AdapterBaseArgs) -> anyhow::Result<Option<BaseShape>> {
     let Some(name) = &args.model else { return Ok(None) };
     Ok(Some(BaseShape::read(&Models::new(None)?.resolve(name)?)?))
 }
 
 /// Writes an adapter in the format that the path means. A GGUF file needs the base model: the one that was named, else
 /// the adapter's own if it is one of the known ones that are here.
-fn save(
+pub(super) fn save(
     adapter: &Adapter,
     base: Option<BaseShape>,
     path: &Path,
