@@ -23,7 +23,7 @@ impl TrainConfig {
     /// Whether a state with this digest is of this configuration. Also known are digests of every value,
     /// as they were made at first.
     pub(crate) fn has_digest(&self, digest: &str) -> bool {
-        digest == self.digest() || digest == self.digest_of_everything()
+        digest == self.digest() || self.digests_of_everything().iter().any(|known| known == digest)
     }
 
     /// The same with what decides nothing at its default.
@@ -42,8 +42,8 @@ impl TrainConfig {
         what
     }
 
-    /// The digest as it was made at first: of every value, the defaults included.
-    fn digest_of_everything(&self) -> String {
+    /// The digests as they were made at first: of every value, the defaults included; and before there was a margin.
+    fn digests_of_everything(&self) -> Vec<String> {
         let mut what = self.clone();
         what.data.dir = "".into();
         what.recon.library = "".into();
@@ -60,7 +60,14 @@ impl TrainConfig {
                 sections.shift_remove(section);
             }
         }
-        files::digest([what.to_string().as_bytes()])
+        let mut digests = vec![files::digest([what.to_string().as_bytes()])];
+        if self.loss.margin_weight == 0.0
+            && let Some(loss) = what.get_mut("loss").and_then(Value::as_object_mut)
+        {
+            loss.retain(|name, _| !name.starts_with("margin"));
+            digests.push(files::digest([what.to_string().as_bytes()]));
+        }
+        digests
     }
 }
 
@@ -129,10 +136,13 @@ mod tests {
     fn states_with_a_digest_of_every_value_are_still_known() {
         let config = config("[run]\nsteps = 500", Trainer::Lora);
         assert!(config.has_digest(&config.digest()));
-        assert!(config.has_digest("31ddfe31f0dee12a108ff439801d789a5e779c5bb36da81ea141c39c260d0ab4"));
-        assert!(
-            !TrainConfig::defaults(Trainer::Lora)
-                .has_digest("31ddfe31f0dee12a108ff439801d789a5e779c5bb36da81ea141c39c260d0ab4")
-        );
+        let old = [
+            "7692bdaf06cf0afff4b0723a5e36c21c10c8a3de89d25a2132fd601d53b992dd",
+            "31ddfe31f0dee12a108ff439801d789a5e779c5bb36da81ea141c39c260d0ab4",
+        ];
+        for digest in old {
+            assert!(config.has_digest(digest), "{digest}");
+            assert!(!TrainConfig::defaults(Trainer::Lora).has_digest(digest), "{digest}");
+        }
     }
 }
