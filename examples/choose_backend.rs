@@ -1,7 +1,7 @@
 //! The same program on another device: backends are cargo features, a string picks one of those compiled in.
 //!
-//! `cargo run --release --example choose_backend -- cpu`
-//! `cargo run --release --features wgpu --example choose_backend -- wgpu`
+//! `cargo run --release -p t2l --example choose_backend -- cpu`
+//! `cargo run --release -p t2l --features wgpu --example choose_backend -- wgpu`
 
 use std::time::Instant;
 

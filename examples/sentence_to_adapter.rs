@@ -1,6 +1,6 @@
 //! A sentence becomes an adapter, and the base model wears it.
 //!
-//! `cargo run --release --example sentence_to_adapter`
+//! `cargo run --release -p t2l --example sentence_to_adapter -- superlative-adapter`
 
 use t2l::prelude::*;
 
@@ -10,11 +10,9 @@ fn main() -> Result<(), Error> {
     let generated = t2l.generate(&[description])?;
 
     // Files that PEFT, vLLM and SGLang load.
-    let folder = std::env::temp_dir().join("t2l-superlative-adapter");
-    if !folder.exists() {
-        generated.adapter(0).save(&folder)?;
-    }
-    println!("adapter written to {}", folder.display());
+    let folder = std::env::args().nth(1).unwrap_or_else(|| "superlative-adapter".to_owned());
+    generated.adapter(0).save(&folder)?;
+    println!("adapter written to {folder}");
 
     // The base model with and without it.
     let model = t2l.base_model(None, &mut ())?;

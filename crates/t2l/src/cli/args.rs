@@ -35,9 +35,9 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Answer one input twice: the base model, and the base model wearing the description's adapter
     Ask(AskArgs),
-    /// Talk to the base model wearing a description's adapter
+    /// Talk to the base model wearing a description's adapter; an empty line starts afresh
     Chat(ChatArgs),
-    /// Train
+    /// Train hypernetworks and adapters
     #[command(subcommand)]
     Train(TrainCommand),
     /// Score adapters on tasks and benchmarks
@@ -253,7 +253,8 @@ pub struct EvalArgs {
     /// Prompt modes
     #[arg(long, value_enum, default_value = "input")]
     pub mode: Mode,
-    /// Conditions, comma-separated
+    /// Conditions, comma-separated: the base model, prompted with the description, wearing the adapter of its own
+    /// evaluation description, of its first training description, of another task's, of a meaningless text
     #[arg(long, value_delimiter = ',', default_value = "base,prompted,own,own_train,other,random")]
     pub conditions: Vec<String>,
     /// Examples of each task at most

@@ -192,6 +192,9 @@ impl Display {
                 }
             }
             Event::Validation { step, numbers } => {
+                if numbers.is_empty() {
+                    return;
+                }
                 let numbers: Vec<String> = numbers.iter().map(|(k, v)| format!("{k} {v:.3}")).collect();
                 let text = format!("step {step}: {}", numbers.join(", "));
                 match &self.bar {

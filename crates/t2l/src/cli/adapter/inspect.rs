@@ -1,5 +1,6 @@
 //! `t2l adapter inspect`: what an adapter's files hold.
 
+use serde_json::{json, to_value};
 use t2l::adapter::inspect;
 
 use super::super::args::{Global, InspectArgs};
@@ -9,6 +10,8 @@ pub fn run(args: &InspectArgs, global: &Global) -> anyhow::Result<()> {
     let loaded = super::load(&args.adapter, super::named_base(&args.base)?.as_ref(), global)?;
     let inspection = inspect(&loaded.adapter);
     if global.json {
+        let mut inspection = to_value(&inspection)?;
+        inspection["description"] = json!(loaded.description);
         return output::json(&inspection);
     }
     let kind = if inspection.use_rslora { "rank-stabilised" } else { "plain" };
