@@ -10,7 +10,7 @@ use t2l_hypernet::{Hypernet, Manifest};
 
 use super::sampler::LibrarySampler;
 use super::{Targets, recon_step};
-use crate::sft::export_hypernet;
+use crate::sft::{drawn_descriptions, export_hypernet};
 use crate::validate::validate_all;
 use crate::{Outcome, Part, StepSeed, TrainConfig, TrainError, Trainee, Validator};
 
@@ -83,8 +83,7 @@ impl Trainee for Recon {
     fn step(&mut self, seed: StepSeed, _active: &[bool]) -> Result<Outcome, TrainError> {
         let picks = self.sampler.next_batch();
         let tasks: Vec<usize> = picks.iter().map(|p| p.task).collect();
-        let embeddings = picks.iter().map(|p| self.descriptions[p.task].clone().narrow(0, p.description, 1)).collect();
-        let embeddings = Tensor::cat(embeddings, 0);
+        let embeddings = drawn_descriptions(&self.descriptions, picks.iter().map(|p| (p.task, p.description)));
         let output = recon_step(&self.hypernet, embeddings, &self.targets.of_rows(&tasks), Some(seed))?;
         let examples: Vec<&str> = tasks.iter().map(|&t| self.targets.names[t].as_str()).collect();
         Ok(Outcome {

@@ -7,4 +7,4 @@ mod trainee;
 pub use contrast::Contrast;
 pub use step::{StepOutput, sft_step};
 pub use trainee::Sft;
-pub(crate) use trainee::export_hypernet;
+pub(crate) use trainee::{drawn_descriptions, export_hypernet};

@@ -64,8 +64,7 @@ impl Trainee for Sft {
         let again = contrasts.iter().map(|c| &draws[c.own]);
         let rows: Vec<_> = draws.iter().chain(again).map(|d| self.corpus.example(d)).collect();
         let batch = TrainBatch::new(&rows, 8, 0);
-        let embeddings = draws.iter().map(|d| self.descriptions[d.task].clone().narrow(0, d.description, 1)).collect();
-        let embeddings = Tensor::cat(embeddings, 0);
+        let embeddings = drawn_descriptions(&self.descriptions, draws.iter().map(|d| (d.task, d.description)));
         let output = sft_step(&self.decoder, &self.hypernet, &batch, embeddings, &contrasts, &self.loss, Some(seed))?;
         let examples: Vec<&str> = draws.iter().map(|d| self.corpus.task_name(d.task)).collect();
         Ok(Outcome {
@@ -93,6 +92,11 @@ impl Trainee for Sft {
     fn export(&self, _part: usize, folder: &Path, recipe: Value) -> Result<(), TrainError> {
         export_hypernet(&self.manifest, &self.hypernet, folder, recipe)
     }
+}
+
+/// The embeddings of (task, description) pairs, a row each. `descriptions`: per task `[descriptions, e]`.
+pub(crate) fn drawn_descriptions(descriptions: &[Tensor<2>], drawn: impl Iterator<Item = (usize, usize)>) -> Tensor<2> {
+    Tensor::cat(drawn.map(|(task, one)| descriptions[task].clone().narrow(0, one, 1)).collect(), 0)
 }
 
 /// Writes a hypernetwork in bf16, with its recipe in the manifest.

@@ -36,22 +36,27 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
             .collect(),
     };
     // Nothing is loaded for a target that cannot be written.
-    if let Some(target) = targets.iter().find(|t| is_gguf(t) != (args.format == Format::Gguf)) {
+    let gguf = args.format == Format::Gguf;
+    if let Some(target) = targets.iter().find(|t| (t2l::adapter::Format::of(t) == t2l::adapter::Format::Gguf) != gguf) {
         bail!("{}: names of GGUF files, and only they, end in .gguf (--format gguf)", target.display());
     }
     target::refuse_occupied(&args.output, args.written.force)?;
-    let base = super::adapter::named_base(&args.base)?;
+    let named = super::adapter::named_base(&args.base)?;
     let t2l = super::text_to_lora(&args.checkpoint, global)?;
+    let base = match named {
+        None if gguf => super::adapter::known_base(&t2l.checkpoint().manifest.base_model.id)?,
+        named => named,
+    };
     let started = Instant::now();
     let texts: Vec<&str> = descriptions.iter().map(String::as_str).collect();
     let generated = t2l.generate(&texts)?;
     super::warn_truncated(&generated);
     let (root_existed, mut made) = (args.output.exists(), Vec::<PathBuf>::new());
+    if several {
+        std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
+    }
     let outcome = targets.iter().enumerate().try_for_each(|(i, target)| -> anyhow::Result<()> {
         let new = !target.exists();
-        if several {
-            std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
-        }
         let description = Some(descriptions[i].clone());
         super::adapter::save(&generated.adapter(i).adapter, base.clone(), target, description, &args.written)?;
         if new {
@@ -111,10 +116,6 @@ fn read_lines(file: &Path) -> anyhow::Result<String> {
         bail!("{}: is larger than {} MiB", file.display(), FILE_LIMIT >> 20);
     }
     Ok(text)
-}
-
-fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }
 
 /// A description as part of a folder's name: `[a-z0-9-]`, at most 40 characters.

@@ -1,12 +1,12 @@
 //! `t2l adapter …` on small adapters of a small model.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use t2l::adapter::{SaveOptions, peft};
 use t2l::core::{Adapter, LoraWeights, device};
 use tempfile::TempDir;
 
-use super::{json, t2l, text};
+use super::{entries, json, t2l, text};
 
 /// Heads of the small model: 4 for queries, 2 for keys, each of width 4.
 const CONFIG: &str = r#"{"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 2}"#;
@@ -91,15 +91,6 @@ impl Desk {
         let read = |name: &str| std::fs::read(self.path(name).join(peft::WEIGHTS)).expect("read");
         assert_eq!(read(one), read(other));
     }
-}
-
-fn entries(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(folder)
-        .expect("a folder")
-        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]

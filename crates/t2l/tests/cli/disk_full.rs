@@ -1,9 +1,8 @@
 //! Outputs appear whole or not at all, also when the disk fills up half-way. A limit on the size of files stands for it.
 
-use std::path::Path;
 use std::process::{Command, Output};
 
-use super::{models_here, t2l, text, tiny_tasks};
+use super::{entries, models_here, t2l, text, tiny_tasks};
 
 /// Runs the program where no file may grow over `kilobytes`.
 fn with_little_room(kilobytes: usize, arguments: &[&str]) -> Output {
@@ -12,15 +11,6 @@ fn with_little_room(kilobytes: usize, arguments: &[&str]) -> Output {
     let mut command = Command::new("sh");
     command.args(["-c", &script, assert_cmd::cargo::cargo_bin("t2l").to_str().expect("utf-8")]).args(arguments);
     command.env_remove("T2L_CHECKPOINT").env_remove("T2L_DATA").output().expect("it runs")
-}
-
-fn entries(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(folder)
-        .expect("a folder")
-        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]

@@ -1,13 +1,11 @@
 //! `t2l adapter mix`: one adapter of several.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::json;
-use t2l::adapter::{Format, Loaded, MixMethod, inspect, mix};
+use t2l::adapter::{Loaded, MixMethod, inspect, mix};
 use t2l::core::{Adapter, device};
 
 use super::super::args::{Global, MixArgs, Mixing};
-use super::super::output;
-use super::format_name;
 
 pub fn run(args: &MixArgs, global: &Global) -> anyhow::Result<()> {
     let count = args.adapters.len();
@@ -29,18 +27,8 @@ pub fn run(args: &MixArgs, global: &Global) -> anyhow::Result<()> {
     warn_other_base(&loaded);
     let mixed = mix(&parts, method, &device::parse(&global.device)?)?;
     super::save(&mixed, base, &args.output, None, &args.written)?;
-    if !global.json {
-        output::line(args.output.display())?;
-        return Ok(());
-    }
-    let path = std::path::absolute(&args.output).with_context(|| args.output.display().to_string())?;
-    output::json(&json!({
-        "path": path,
-        "format": format_name(Format::of(&args.output)),
-        "rank": inspect(&mixed).rank,
-        "modules": mixed.len(),
-        "weights": weights,
-    }))
+    let more = [("rank", json!(inspect(&mixed).rank)), ("modules", json!(mixed.len())), ("weights", json!(weights))];
+    super::tell_written(&args.output, &more, global)
 }
 
 /// Names may differ and mean the same model; widths that differ are an error later.

@@ -8,12 +8,15 @@ mod mix;
 
 use std::path::Path;
 
+use anyhow::Context;
+use serde_json::{Map, Value, json};
 use t2l::adapter::gguf::BaseShape;
 use t2l::adapter::{self, Dtype, Format, Loaded, SaveOptions};
 use t2l::core::{Adapter, device};
 use t2l::models::Models;
 
 use super::args::{self, AdapterBaseArgs, AdapterCommand, AdapterOutputArgs, Global};
+use super::output;
 
 pub fn run(command: &AdapterCommand, global: &Global) -> anyhow::Result<()> {
     match command {
@@ -36,6 +39,25 @@ pub(super) fn named_base(args: &AdapterBaseArgs) -> anyhow::Result<Option<BaseSh
     Ok(Some(BaseShape::read(&Models::new(None)?.resolve(name)?)?))
 }
 
+/// The base model of this name, if it is one of the known ones that are here.
+pub(super) fn known_base(name: &str) -> anyhow::Result<Option<BaseShape>> {
+    let path = Models::new(None).and_then(|models| models.path(name)).ok();
+    Ok(path.map(|path| BaseShape::read(&path)).transpose()?)
+}
+
+/// Says where an adapter was written; as JSON with what else there is to say.
+fn tell_written(path: &Path, more: &[(&str, Value)], global: &Global) -> anyhow::Result<()> {
+    if !global.json {
+        return output::line(path.display());
+    }
+    let absolute = std::path::absolute(path).with_context(|| path.display().to_string())?;
+    let mut told = Map::new();
+    told.insert("path".into(), json!(absolute));
+    told.insert("format".into(), json!(format_name(Format::of(path))));
+    told.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+    output::json(&told)
+}
+
 /// Writes an adapter in the format that the path means. A GGUF file needs the base model: the one that was named, else
 /// the adapter's own if it is one of the known ones that are here.
 pub(super) fn save(
@@ -45,9 +67,8 @@ pub(super) fn save(
     description: Option<String>,
     args: &AdapterOutputArgs,
 ) -> anyhow::Result<()> {
-    let own = || Models::new(None).and_then(|models| models.path(&adapter.base_model)).ok();
     let base = match (base, Format::of(path)) {
-        (None, Format::Gguf) => own().map(|path| BaseShape::read(&path)).transpose()?,
+        (None, Format::Gguf) => known_base(&adapter.base_model)?,
         (base, _) => base,
     };
     let options = SaveOptions {
