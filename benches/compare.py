@@ -145,7 +145,7 @@ class Peer:
     def __init__(self):
         self.llama, self.trained, self.hypernets, self.hf = None, None, {}, None
 
-    def sft(self, rows, tokens):
+    def sft(self, rows, tokens, bf16=False):
         self.llama = self.llama or Llama()
         if self.trained is None:
             self.trained = Hypernet("L", [(576, 576), (576, 192)], 30, 384)
@@ -155,7 +155,9 @@ class Peer:
         tasks = torch.tensor([((i * 7919) % 1000) / 500 - 1 for i in range(rows * 384)]).view(rows, 384)
         started = time.perf_counter()
         (qa, qb), (va, vb) = self.trained(tasks)
-        h = self.llama.hidden(ids, {"q": (qa, qb), "v": (va, vb)}, 16 / 8**0.5)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            h = self.llama.hidden(ids, {"q": (qa, qb), "v": (va, vb)}, 16 / 8**0.5)
+        h = h.float()
         at = h[:, -17:-1].reshape(-1, 576)
         logits = at @ self.llama.w["token_embd.weight"].T
         loss = F.cross_entropy(logits, ids[:, -16:].reshape(-1), label_smoothing=0.1)
@@ -252,6 +254,8 @@ def main():
     pairs = []
     if "sft" in only:
         pairs.append(("SFT step, 8 x 128 tokens", lambda: ours("sft 8 128"), lambda: peer.sft(8, 128)))
+        pairs.append(("SFT step, products in bf16, PyTorch in f32", lambda: ours("sft-bf16 8 128"), lambda: peer.sft(8, 128)))
+        pairs.append(("SFT step, products in bf16, PyTorch under bf16 autocast", lambda: ours("sft-bf16 8 128"), lambda: peer.sft(8, 128, True)))
     if "generate" in only:
         for arch in "LMS":
             pairs.append((f"{arch}, 8 tasks, PyTorch batched", lambda a=arch: ours(f"generate {a} 8"), lambda a=arch: peer.generate(a, 8)))

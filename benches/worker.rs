@@ -10,7 +10,7 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use t2l::backbone::{Backbone, Decoder, GenerateOptions, Sampling};
+use t2l::backbone::{Backbone, Decoder, GenerateOptions, Products, Sampling};
 use t2l::core::{AdapterBatch, AdapterGenerator, AdapterLayout, LoraScaling, TargetModule};
 use t2l::data::{TokenizedExample, TrainBatch};
 use t2l::hypernet::{Arch, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target, TaskEncoder};
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("worker: run benches/compare.py");
         return Ok(());
     }
-    let mut worker = Worker { device: Device::flex(), model: None, training: None, hypernets: vec![] };
+    let mut worker = Worker { device: Device::flex(), model: None, training: vec![], hypernets: vec![] };
     for line in std::io::stdin().lock().lines() {
         let seconds = worker.run(&line?)?;
         println!("{seconds}");
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 struct Worker {
     device: Device,
     model: Option<Backbone>,
-    training: Option<(Decoder, Hypernet)>,
+    training: Vec<(Products, Decoder, Hypernet)>,
     hypernets: Vec<(String, Hypernet)>,
 }
 
@@ -44,7 +44,8 @@ impl Worker {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |i: usize| words.get(i).and_then(|w| w.parse::<usize>().ok()).ok_or("a number is missing");
         match words.first().copied() {
-            Some("sft") => self.sft(number(1)?, number(2)?),
+            Some("sft") => self.sft(number(1)?, number(2)?, Products::F32),
+            Some("sft-bf16") => self.sft(number(1)?, number(2)?, Products::Bf16),
             Some("generate") => self.generate(words[1], number(2)?),
             Some("decode") => self.decode(number(1)?, number(2)?, number(3)?),
             Some("memory") => memory(),
@@ -61,16 +62,21 @@ impl Worker {
     }
 
     /// One SFT step: rows of equal length, 16 labels each, gradients of an L hypernetwork.
-    fn sft(&mut self, rows: usize, tokens: usize) -> Result<f64, Box<dyn std::error::Error>> {
+    fn sft(&mut self, rows: usize, tokens: usize, products: Products) -> Result<f64, Box<dyn std::error::Error>> {
         let device = self.device.clone();
-        if self.training.is_none() {
+        if !self.training.iter().any(|(p, ..)| *p == products) {
             let decoder = self.model()?.decoder.clone();
             let layout = decoder.layout("base", &["q_proj", "v_proj"])?;
             let settings = HypernetConfig { offset: Offset::Trainable, ..config(Arch::L, layout, 384) };
             let hypernet = Hypernet::new(settings, Init::Ours, 0, &device)?;
-            self.training = Some((decoder.for_training(), hypernet));
+            let decoder = decoder.for_training(products);
+            if decoder.products() != products {
+                return Err("this processor has no products in bf16".into());
+            }
+            self.training.push((products, decoder, hypernet));
         }
-        let (decoder, hypernet) = self.training.as_ref().ok_or("no model")?;
+        let found = self.training.iter().find(|(p, ..)| *p == products);
+        let (_, decoder, hypernet) = found.ok_or("no model")?;
         let row = |i: usize| TokenizedExample {
             prompt: (0..tokens - 16).map(|t| ((t * 37 + i * 101) % 49_000) as u32).collect(),
             response: (0..16).map(|t| ((t * 53 + i * 211) % 49_000) as u32).collect(),

@@ -10,6 +10,7 @@ mod presets;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use t2l_backbone::Products;
 use t2l_data::{Sampler, SamplerConfig};
 
 use crate::loss::LossConfig;
@@ -60,11 +61,14 @@ pub struct ModelConfig {
     pub base: String,
     /// Text encoder: a name or a folder. Default `all-minilm-l6-v2`.
     pub encoder: String,
+    /// How the frozen base model multiplies: `"f32"`, or `"bf16"` with sums in f32 (published: bf16 under autocast) where the
+    /// device has such products, a CPU with AVX512-BF16. Default `"f32"`.
+    pub products: Products,
 }
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { base: "smollm2-135m-instruct".into(), encoder: "all-minilm-l6-v2".into() }
+        Self { base: "smollm2-135m-instruct".into(), encoder: "all-minilm-l6-v2".into(), products: Products::F32 }
     }
 }
 

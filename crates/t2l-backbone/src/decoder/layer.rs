@@ -1,11 +1,11 @@
 //! One decoder layer: attention and gated MLP, each with its norms, each module with its adapters.
 
 use burn::tensor::{Device, Tensor, activation};
-use t2l_core::ops::AttentionMask;
+use t2l_core::ops::{AttentionMask, Bf16Weight};
 use t2l_core::{AdapterBatch, ops};
 
 use super::rope::Rotations;
-use super::{Activation, DecoderConfig};
+use super::{Activation, DecoderConfig, Products};
 use crate::BackboneError;
 use crate::cache::KvCache;
 use crate::weights::Weights;
@@ -32,6 +32,8 @@ pub(super) struct Layer {
 #[derive(Debug, Clone)]
 struct Linear {
     weight: Tensor<2>,
+    /// For training with products in bf16.
+    packed: Option<Bf16Weight>,
     bias: Option<Tensor<1>>,
 }
 
@@ -54,19 +56,29 @@ impl Linear {
             }
             false => None,
         };
-        Ok(Self { weight, bias })
+        Ok(Self { weight, packed: None, bias })
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let y = ops::linear(x, &self.weight);
+        let y = match &self.packed {
+            Some(packed) => ops::linear_bf16(x, packed),
+            None => ops::linear(x, &self.weight),
+        };
         match &self.bias {
             Some(bias) => y + bias.clone().unsqueeze(),
             None => y,
         }
     }
 
-    fn for_training(&self) -> Self {
-        Self { weight: Tensor::from_inner(self.weight.clone()), bias: self.bias.clone().map(Tensor::from_inner) }
+    fn for_training(&self, products: Products) -> Self {
+        Self {
+            weight: Tensor::from_inner(self.weight.clone()),
+            packed: match products {
+                Products::F32 => None,
+                Products::Bf16 => Bf16Weight::new(&self.weight),
+            },
+            bias: self.bias.clone().map(Tensor::from_inner),
+        }
     }
 }
 
@@ -131,13 +143,18 @@ impl Layer {
         })
     }
 
-    pub(super) fn for_training(&self) -> Self {
+    /// Whether the products are in bf16.
+    pub(super) fn is_packed(&self) -> bool {
+        self.qkv.packed.is_some()
+    }
+
+    pub(super) fn for_training(&self, products: Products) -> Self {
         let norm = |n: &Tensor<1>| Tensor::from_inner(n.clone());
         Self {
-            qkv: self.qkv.for_training(),
-            output: self.output.for_training(),
-            gate_up: self.gate_up.for_training(),
-            down: self.down.for_training(),
+            qkv: self.qkv.for_training(products),
+            output: self.output.for_training(products),
+            gate_up: self.gate_up.for_training(products),
+            down: self.down.for_training(products),
             input_norm: norm(&self.input_norm),
             attention_norm: self.attention_norm.as_ref().map(norm),
             mlp_norm: norm(&self.mlp_norm),

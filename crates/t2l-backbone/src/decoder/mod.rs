@@ -8,6 +8,7 @@ mod rope;
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
 use t2l_core::{AdapterBatch, AdapterLayout, TargetModule, ops};
 use t2l_gguf::GgufFile;
 
@@ -19,6 +20,18 @@ use rope::Rotations;
 use crate::BackboneError;
 use crate::cache::KvCache;
 use crate::weights::Weights;
+
+/// How a frozen model's layers multiply while something is trained through them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Products {
+    /// In f32.
+    #[default]
+    F32,
+    /// Weights, inputs and gradients rounded to bf16 for the product, sums in f32; attention, norms, the head and the
+    /// adapters stay in f32.
+    Bf16,
+}
 
 /// A frozen decoder language model.
 #[derive(Debug, Clone)]
@@ -66,15 +79,23 @@ impl Decoder {
     }
 
     /// The same model as constants of the autodiff device: gradients flow through it, none are kept for it.
+    ///
+    /// [`Products::Bf16`] holds a packed copy of the layers' weights in bf16 for each direction beside them; where the device
+    /// has no such products they stay in f32, as [`Decoder::products`] then says.
     #[must_use]
-    pub fn for_training(&self) -> Self {
+    pub fn for_training(&self, products: Products) -> Self {
         Self {
             config: self.config.clone(),
             embeddings: Tensor::from_inner(self.embeddings.clone()),
-            layers: self.layers.iter().map(Layer::for_training).collect(),
+            layers: self.layers.iter().map(|layer| layer.for_training(products)).collect(),
             norm: Tensor::from_inner(self.norm.clone()),
             head: self.head.clone().map(Tensor::from_inner),
         }
+    }
+
+    /// How the layers multiply.
+    pub fn products(&self) -> Products {
+        if self.layers.iter().any(Layer::is_packed) { Products::Bf16 } else { Products::F32 }
     }
 
     /// Shape and switches.

@@ -8,7 +8,8 @@ use crate::{InputDropout, RowFactors};
 pub(super) fn linear(x: Tensor<3>, weight: &Tensor<2>) -> Tensor<3> {
     let [batch, tokens, width] = x.dims();
     let out = weight.dims()[0];
-    x.reshape([batch * tokens, width]).matmul(weight.clone().transpose()).reshape([batch, tokens, out])
+    let weight = weight.clone().cast(x.dtype());
+    x.reshape([batch * tokens, width]).matmul(weight.transpose()).reshape([batch, tokens, out])
 }
 
 pub(super) fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, eps: f64) -> Tensor<D> {
@@ -147,7 +148,8 @@ pub(super) fn label_nll(
     smoothing: f64,
     softcap: Option<f64>,
 ) -> Tensor<1> {
-    let logits = hidden.matmul(lm_head.clone().transpose());
+    let lm_head = lm_head.clone().cast(hidden.dtype());
+    let logits = hidden.matmul(lm_head.transpose());
     let logits = match softcap {
         Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
         None => logits,

@@ -37,13 +37,58 @@ impl AttentionMask {
 
 /// `x · Wᵀ` for a frozen or trained weight as checkpoints hold it.
 ///
-/// `x`: `[batch, tokens, in]`, `weight`: `[out, in]`; gives `[batch, tokens, out]`.
+/// `x`: `[batch, tokens, in]`, `weight`: `[out, in]`; gives `[batch, tokens, out]`. A weight held in bf16 or f16 is widened
+/// as it is used: the product is that of the same values in f32.
 pub fn linear(x: Tensor<3>, weight: &Tensor<2>) -> Tensor<3> {
     #[cfg(feature = "flex")]
-    if let Some(out) = flex::linear::linear(&x, weight) {
+    if let Some(out) = flex::linear::linear(&x, weight).or_else(|| flex::half_weight::linear(&x, weight)) {
         return out;
     }
     composed::linear(x, weight)
+}
+
+/// A frozen weight rounded to bf16 and packed for [`linear_bf16`].
+#[derive(Debug, Clone)]
+pub struct Bf16Weight {
+    #[cfg(feature = "flex")]
+    packed: flex::bf16::PackedWeight,
+    #[cfg(not(feature = "flex"))]
+    none: std::convert::Infallible,
+}
+
+impl Bf16Weight {
+    /// Packs a weight `[out, in]` in f32. `None` where the device has no products of bf16 with sums in f32: so far only
+    /// flex on a processor with AVX512-BF16 has them.
+    pub fn new(weight: &Tensor<2>) -> Option<Self> {
+        #[cfg(feature = "flex")]
+        return flex::bf16::PackedWeight::new(weight).map(|packed| Self { packed });
+        #[cfg(not(feature = "flex"))]
+        {
+            let _ = weight;
+            None
+        }
+    }
+}
+
+/// `x · Wᵀ` with both rounded to bf16 and sums in f32, and the same for the gradient: mixed-precision training through a
+/// frozen weight.
+///
+/// `x`: `[batch, tokens, in]` on the device that the weight was packed on; gives `[batch, tokens, out]`.
+///
+/// # Panics
+/// `x` of another width or device than the packed weight's.
+pub fn linear_bf16(x: Tensor<3>, weight: &Bf16Weight) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    {
+        let [out, input] = weight.packed.dims();
+        let width = x.dims()[2];
+        weight.packed.linear(&x).unwrap_or_else(|| panic!("weight [{out}, {input}] packed for flex, x of width {width}"))
+    }
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = x;
+        match weight.none {}
+    }
 }
 
 /// Root-mean-square norm over the last dimension: `x / sqrt(mean(x²) + eps) · weight`.

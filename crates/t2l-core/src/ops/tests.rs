@@ -1,9 +1,9 @@
 //! Every fused kernel against the composed form: values and gradients, on any shapes.
 
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
 use proptest::prelude::*;
 
-use super::{AdamW, AttentionMask, composed};
+use super::{AdamW, AttentionMask, Bf16Weight, composed};
 use crate::{InputDropout, RowFactors};
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
@@ -47,6 +47,39 @@ fn constant<const D: usize>(like: &Tensor<3>, x: &Tensor<D>) -> Tensor<D> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn linear_of_a_half_weight(batch in 1usize..5, tokens in 1usize..9, input in 1usize..150, output in 1usize..200) {
+        for dtype in [DType::BF16, DType::F16] {
+            let weight = random([output, input]).cast(dtype);
+            let wide = weight.clone().cast(DType::F32);
+            compare(
+                [random([batch, tokens, input])],
+                |[x]| super::linear(x.clone(), &constant(x, &weight)),
+                |[x]| composed::linear(x.clone(), &constant(x, &wide)),
+            );
+            let x = random([batch, tokens, input]);
+            close(&composed::linear(x.clone(), &weight), &composed::linear(x, &wide), "composed");
+        }
+    }
+
+    /// Rounds its operands; sums in f32 of the same rounded values are the reference.
+    #[test]
+    fn linear_in_bf16(batch in 1usize..4, tokens in 1usize..70, input in 1usize..130, output in 1usize..130) {
+        let rounded = |x: Tensor<3>| x.cast(DType::BF16).cast(DType::F32);
+        let weight: Tensor<2> = random([output, input]);
+        if let Some(packed) = Bf16Weight::new(&weight) {
+            let weight = weight.cast(DType::BF16).cast(DType::F32);
+            let (x, dy) = (random([batch, tokens, input]), random([batch, tokens, output]));
+            let tracked = Tensor::from_inner(x.clone()).require_grad();
+            let y = super::linear_bf16(tracked.clone(), &packed);
+            close(&y.clone().inner(), &composed::linear(rounded(x.clone()), &weight), "value");
+            close(&super::linear_bf16(x, &packed), &y.clone().inner(), "untracked");
+            let grads = y.mul(Tensor::from_inner(dy.clone())).sum().backward();
+            let dx = tracked.grad(&grads).expect("it has a gradient");
+            close(&dx, &composed::linear(rounded(dy), &weight.transpose()), "gradient");
+        }
+    }
 
     #[test]
     fn linear(batch in 1usize..5, tokens in 1usize..6, input in 1usize..150, output in 1usize..200) {

@@ -59,6 +59,9 @@ impl TrainConfig {
             for (section, _) in foreign.into_iter().filter(|(_, foreign)| *foreign) {
                 sections.shift_remove(section);
             }
+            if let Some(model) = sections.get_mut("model").and_then(Value::as_object_mut) {
+                model.shift_remove("products");
+            }
         }
         let mut digests = vec![files::digest([what.to_string().as_bytes()])];
         if self.loss.margin_weight == 0.0

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde_json::Value;
 use t2l_adapter::peft;
-use t2l_backbone::Decoder;
+use t2l_backbone::{Decoder, Products};
 use t2l_core::{AdapterLayout, LoraScaling, Parameters};
 use t2l_data::TrainBatch;
 use t2l_testing::{Cases, Stored, assert_close, fixtures, json, tensors};
@@ -53,7 +53,7 @@ impl<'a> Case<'a> {
         let token = config["equally_weight_sample"] == false;
         Self {
             folder,
-            decoder: decoder.for_training(),
+            decoder: decoder.for_training(Products::F32),
             layout,
             scaling,
             init,

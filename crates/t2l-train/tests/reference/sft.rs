@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use serde_json::Value;
-use t2l_backbone::Decoder;
+use t2l_backbone::{Decoder, Products};
 use t2l_testing::{Cases, assert_close, fixtures, json, tensors};
 use t2l_train::{LossConfig, Optimizer, Weighting, sft_step};
 
@@ -29,7 +29,7 @@ fn check(case: &Path, config: &Value) {
     let device = Device::flex();
     let decoder =
         Decoder::load(&case.join(config["base_model"].as_str().expect("base_model")), &device).expect("base model");
-    let decoder = decoder.for_training();
+    let decoder = decoder.for_training(Products::F32);
     let mut hypernet = hypernet(case, hypernet_config(config));
     let batches = [0, 1].map(|i| {
         let stored = tensors(&case.join(format!("batch{i}.safetensors")));

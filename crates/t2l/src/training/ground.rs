@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use t2l_backbone::Backbone;
+use t2l_backbone::{Backbone, Decoder};
 use t2l_core::{AdapterLayout, LoraScaling, TextEncoder};
 use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, other_task};
 use t2l_encoder::{BertEncoder, EmbeddingTable, fingerprint};
@@ -68,6 +68,15 @@ impl Ground {
 
     pub fn renderer(&self) -> Result<PromptRenderer<'_>, Error> {
         Ok(PromptRenderer::of(&self.backbone)?)
+    }
+
+    /// The base model to train through.
+    pub fn decoder(&self, config: &TrainConfig, tell: &mut dyn FnMut(&str)) -> Decoder {
+        let decoder = self.backbone.decoder.for_training(config.model.products);
+        if decoder.products() != config.model.products {
+            tell("this device has no products in bf16 with sums in f32: the base model multiplies in f32");
+        }
+        decoder
     }
 
     /// Where adapters go.

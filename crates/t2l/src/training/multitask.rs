@@ -32,7 +32,7 @@ pub(super) fn prepare(
         adapter_of_task: vec![0; tasks.len()],
         layout,
         scaling: scaling(config),
-        decoder: ground.backbone.decoder.for_training(),
+        decoder: ground.decoder(config, tell),
         plain_decoder: ground.backbone.decoder.clone(),
         corpus,
         sampler: config.sampler(),

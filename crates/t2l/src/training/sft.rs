@@ -39,7 +39,7 @@ pub(super) fn prepare(
         tell("without descriptions as conditioning nothing is validated, and there will be no `best`");
     }
     Ok(Sft {
-        decoder: ground.backbone.decoder.for_training(),
+        decoder: ground.decoder(config, tell),
         manifest: manifest(config, &hypernet.config, models),
         hypernet,
         corpus,

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{operand, tensor, values};
 
 /// Most rows that this is faster for than a general product.
-const FEW: usize = 16;
+pub(super) const FEW: usize = 16;
 
 /// Weight rows that one thread takes at a time.
 const BLOCK: usize = 64;
@@ -26,18 +26,35 @@ pub fn linear(x: &Tensor<3>, weight: &Tensor<2>) -> Option<Tensor<3>> {
         return None;
     }
     let (x, weight) = (x.values.to_contiguous(), weight.values.to_contiguous());
-    let product = |(out, weight): (&mut [f32], &[f32])| {
-        pulp::Arch::new().dispatch(Product { out, x: values(&x), weight, input });
-    };
+    let min_blocks = (1 << 16) / (BLOCK * input) + 1;
+    let out = few_rows(rows, output, [BLOCK, min_blocks], |first, out| {
+        let weight = &values(&weight)[first * input..][..out.len() / rows * input];
+        product(out, values(&x), weight, input);
+    });
+    Some(Tensor::from_primitive::<Flex>(tensor(out, &[batch, tokens, output])))
+}
+
+/// `[rows, output]` from what `block` makes of some weight rows at a time: it gets the first one's number and
+/// `[weight rows, rows]` to fill. `blocks`: weight rows in a block, and the least blocks worth a thread.
+pub(super) fn few_rows(
+    rows: usize,
+    output: usize,
+    [block_rows, min_blocks]: [usize; 2],
+    block: impl Fn(usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
     // By weight row and then by row of `x`, so that every thread writes a piece of its own.
     let mut by_output = vec![0.0f32; output * rows];
-    let blocks = values(&weight).par_chunks(BLOCK * input);
-    by_output.par_chunks_mut(BLOCK * rows).zip(blocks).with_min_len((1 << 16) / (BLOCK * input) + 1).for_each(product);
-    let out = match rows {
+    let blocks = by_output.par_chunks_mut(block_rows * rows).enumerate().with_min_len(min_blocks);
+    blocks.for_each(|(i, out)| block(i * block_rows, out));
+    match rows {
         1 => by_output,
         _ => (0..rows).flat_map(|row| by_output[row..].iter().step_by(rows).copied()).collect(),
-    };
-    Some(Tensor::from_primitive::<Flex>(tensor(out, &[batch, tokens, output])))
+    }
+}
+
+/// Some weight rows `[weight rows, in]` against all rows of `x` `[rows, in]`, into `[weight rows, rows]`.
+pub(super) fn product(out: &mut [f32], x: &[f32], weight: &[f32], input: usize) {
+    pulp::Arch::new().dispatch(Product { out, x, weight, input });
 }
 
 /// Some weight rows against all rows of `x`.

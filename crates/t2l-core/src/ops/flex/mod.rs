@@ -5,7 +5,9 @@
 
 pub(super) mod adamw;
 pub(super) mod attention;
+pub(super) mod bf16;
 pub(super) mod gate;
+pub(super) mod half_weight;
 pub(super) mod linear;
 pub(super) mod low_rank;
 mod math;
@@ -43,6 +45,18 @@ pub(super) fn operand<const D: usize>(tensor: &Tensor<D>) -> Option<Operand> {
     }
     let tracked = tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()?;
     Some(Operand { values: tracked.primitive().clone(), tracked: Some(tracked) })
+}
+
+/// The values of a frozen weight on flex in bf16 or f16, contiguous.
+fn half_operand<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
+    if !matches!(tensor.dtype(), DType::BF16 | DType::F16) {
+        return None;
+    }
+    let values = match tensor.clone().try_into_primitive::<Flex>() {
+        Ok(values) => values,
+        Err(_) => tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()?.primitive().clone(),
+    };
+    Some(values.to_contiguous())
 }
 
 /// The values of a constant operand (weights, tables), contiguous.
