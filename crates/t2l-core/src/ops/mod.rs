@@ -82,7 +82,10 @@ pub fn linear_bf16(x: Tensor<3>, weight: &Bf16Weight) -> Tensor<3> {
     {
         let [out, input] = weight.packed.dims();
         let width = x.dims()[2];
-        weight.packed.linear(&x).unwrap_or_else(|| panic!("weight [{out}, {input}] packed for flex, x of width {width}"))
+        weight
+            .packed
+            .linear(&x)
+            .unwrap_or_else(|| panic!("weight [{out}, {input}] packed for flex, x of width {width}"))
     }
     #[cfg(not(feature = "flex"))]
     {
