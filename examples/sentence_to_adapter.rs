@@ -15,7 +15,7 @@ fn main() -> Result<(), Error> {
     println!("adapter written to {folder}");
 
     // The base model with and without it.
-    let model = t2l.base_model(None, &mut ())?;
+    let model = t2l.base_model(None, WeightType::F32, &mut ())?;
     let answers = Question::new("tall").answer(&model, &generated.factors)?;
     println!("base:    {}", answers.base);
     println!("adapted: {}", answers.adapted);

@@ -12,7 +12,7 @@ fn main() -> Result<(), Error> {
         "You are asked to return the first letter of the word. From a word, provide one letter.",
         "You are asked to negate the statement. From a factual statement, provide the negated statement.",
     ])?;
-    let model = t2l.base_model(None, &mut ())?;
+    let model = t2l.base_model(None, WeightType::F32, &mut ())?;
 
     // Row by row: which of the three adapters, or none.
     let wears = [Some(0), Some(1), Some(2), None];

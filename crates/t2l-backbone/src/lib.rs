@@ -35,3 +35,4 @@ pub use error::BackboneError;
 pub use generate::{GenerateOptions, Generated};
 pub use sampling::Sampling;
 pub use t2l_gguf as gguf;
+pub use weights::WeightType;

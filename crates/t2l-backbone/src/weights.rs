@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Element, Tensor, TensorData};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
 use t2l_gguf::{GgufFile, map_file};
 
 use crate::BackboneError;
@@ -126,15 +127,56 @@ impl Weights {
         &self,
         names: &[(String, usize)],
         input: usize,
+        held: WeightType,
         device: &Device,
     ) -> Result<Tensor<2>, BackboneError> {
-        let mut values = Vec::new();
+        match held {
+            WeightType::F32 => self.stacked_as(names, input, device, Some),
+            WeightType::F16 => {
+                self.stacked_as(names, input, device, |x| Some(f16::from_f32(x)).filter(|half| half.is_finite()))
+            }
+            WeightType::Bf16 => {
+                self.stacked_as(names, input, device, |x| Some(bf16::from_f32(x)).filter(|half| half.is_finite()))
+            }
+        }
+    }
+
+    /// The same in the type that `held` turns values into; `None` for those that it cannot hold.
+    fn stacked_as<E: Element>(
+        &self,
+        names: &[(String, usize)],
+        input: usize,
+        device: &Device,
+        held: impl Fn(f32) -> Option<E>,
+    ) -> Result<Tensor<2>, BackboneError> {
+        let mut values: Vec<E> = Vec::new();
         for (name, out) in names {
-            values.extend(self.values(name, &[*out, input])?);
+            let part = self.values(name, &[*out, input])?;
+            values.reserve_exact(part.len());
+            for value in part {
+                let Some(held) = held(value) else {
+                    let reason = format!("holds {value}, which is beyond {:?}", E::dtype());
+                    return Err(BackboneError::tensor(self.path(), name, reason));
+                };
+                values.push(held);
+            }
         }
         let rows = names.iter().map(|n| n.1).sum();
-        Ok(Tensor::from_data(TensorData::new(values, [rows, input]), device))
+        Ok(Tensor::from_data(TensorData::new(values, [rows, input]), (device, E::dtype())))
     }
+}
+
+/// How the weights of a model's linear modules and its embeddings are held. Everything is computed in f32 all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightType {
+    /// Four bytes a weight.
+    #[default]
+    F32,
+    /// Two bytes a weight, up to 65,504; rounds weights that were not in f16 before.
+    F16,
+    /// Two bytes a weight; rounds weights that were not in bf16 before.
+    Bf16,
 }
 
 fn check_shape(found: &[usize], expected: &[usize]) -> Result<(), String> {

@@ -10,7 +10,7 @@ mod presets;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use t2l_backbone::Products;
+use t2l_backbone::{Products, WeightType};
 use t2l_data::{Sampler, SamplerConfig};
 
 use crate::loss::LossConfig;
@@ -61,6 +61,8 @@ pub struct ModelConfig {
     pub base: String,
     /// Text encoder: a name or a folder. Default `all-minilm-l6-v2`.
     pub encoder: String,
+    /// How the base model's weights are held: `"f32"`, `"bf16"` or `"f16"`. Default `"f32"`.
+    pub weights: WeightType,
     /// How the frozen base model multiplies: `"f32"`, or `"bf16"` with sums in f32 (published: bf16 under autocast) where the
     /// device has such products, a CPU with AVX512-BF16. Default `"f32"`.
     pub products: Products,
@@ -68,7 +70,12 @@ pub struct ModelConfig {
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { base: "smollm2-135m-instruct".into(), encoder: "all-minilm-l6-v2".into(), products: Products::F32 }
+        Self {
+            base: "smollm2-135m-instruct".into(),
+            encoder: "all-minilm-l6-v2".into(),
+            weights: WeightType::F32,
+            products: Products::F32,
+        }
     }
 }
 

@@ -37,6 +37,6 @@ pub use t2l_train as train;
 pub mod prelude {
     pub use crate::{Answers, Error, GeneratedAdapter, GeneratedAdapters, Question, TextToLora};
     pub use t2l_adapter::peft;
-    pub use t2l_backbone::{Backbone, Sampling};
+    pub use t2l_backbone::{Backbone, Sampling, WeightType};
     pub use t2l_core::{Adapter, AdapterBatch, AdapterGenerator, TextEncoder, device};
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use t2l_adapter::peft::{self, SaveOptions};
-use t2l_backbone::Backbone;
+use t2l_backbone::{Backbone, WeightType};
 use t2l_core::{Adapter, AdapterGenerator, AdapterLayout, LoraFactors, TextEncoder, device};
 use t2l_encoder::BertEncoder;
 use t2l_hypernet::{Checkpoint, Conditioning, ModelRef};
@@ -197,17 +197,23 @@ impl TextToLora {
         })
     }
 
-    /// Loads the base model that the checkpoint was trained with, or another: a name, a folder, or a GGUF file.
+    /// Loads the base model that the checkpoint was trained with, or another: a name, a folder, or a GGUF file. `held`: the
+    /// type that its weights are held in.
     ///
     /// # Errors
     /// It cannot be had or loaded.
-    pub fn base_model(&self, other: Option<&str>, progress: &mut dyn Progress) -> Result<Backbone, Error> {
+    pub fn base_model(
+        &self,
+        other: Option<&str>,
+        held: WeightType,
+        progress: &mut dyn Progress,
+    ) -> Result<Backbone, Error> {
         let reference = match other {
             Some(name) => ModelRef { id: name.to_owned(), name: Some(name.to_owned()), sha256: None },
             None => self.checkpoint.manifest.base_model.clone(),
         };
         let path = fetch(&self.models, &reference, progress)?;
-        let mut backbone = Backbone::load(&path, &self.device)?;
+        let mut backbone = Backbone::load_as(&path, held, &self.device)?;
         if let Some(known) = self.models.known(reference.name.as_deref().unwrap_or(&reference.id)) {
             backbone.id = known.hub_id.to_owned();
         }

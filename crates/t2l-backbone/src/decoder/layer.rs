@@ -8,7 +8,7 @@ use super::rope::Rotations;
 use super::{Activation, DecoderConfig, Products};
 use crate::BackboneError;
 use crate::cache::KvCache;
-use crate::weights::Weights;
+use crate::weights::{WeightType, Weights};
 
 /// Weights of one layer, `[out, in]`. Projections with one input are one matrix.
 #[derive(Debug, Clone)]
@@ -43,12 +43,13 @@ impl Linear {
         modules: &[(String, usize)],
         input: usize,
         bias: bool,
+        held: WeightType,
         device: &Device,
     ) -> Result<Self, BackboneError> {
         let named = |kind: &str| -> Vec<(String, usize)> {
             modules.iter().map(|(name, out)| (format!("{name}.{kind}"), *out)).collect()
         };
-        let weight = weights.stacked(&named("weight"), input, device)?;
+        let weight = weights.stacked(&named("weight"), input, held, device)?;
         let bias = match bias {
             true => {
                 let parts = named("bias").into_iter().map(|(name, out)| weights.tensor(&name, [out], device));
@@ -99,6 +100,7 @@ impl Layer {
         config: &DecoderConfig,
         weights: &Weights,
         layer: usize,
+        held: WeightType,
         device: &Device,
     ) -> Result<Self, BackboneError> {
         let c = config;
@@ -108,7 +110,7 @@ impl Layer {
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let linear = |modules: &[(&str, usize)], input: usize, bias: bool| {
             let modules: Vec<(String, usize)> = modules.iter().map(|(m, out)| (name(m), *out)).collect();
-            Linear::load(weights, &modules, input, bias, device)
+            Linear::load(weights, &modules, input, bias, held, device)
         };
         Ok(Self {
             qkv: linear(

@@ -7,7 +7,7 @@ mod rope;
 
 use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use t2l_core::{AdapterBatch, AdapterLayout, TargetModule, ops};
 use t2l_gguf::GgufFile;
@@ -19,7 +19,7 @@ use rope::Rotations;
 
 use crate::BackboneError;
 use crate::cache::KvCache;
-use crate::weights::Weights;
+use crate::weights::{WeightType, Weights};
 
 /// How a frozen model's layers multiply while something is trained through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -45,35 +45,50 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Loads a model in f32 from a folder (config.json and safetensors) or a GGUF file.
+    /// Loads a model from a folder (config.json and safetensors) or a GGUF file, its weights held in f32.
     ///
     /// # Errors
     /// An unsupported family, or weights that do not fit the configuration.
     pub fn load(path: &Path, device: &Device) -> Result<Self, BackboneError> {
+        Self::load_as(path, WeightType::F32, device)
+    }
+
+    /// As [`Decoder::load`], with the weights held in another type.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`], and weights that the type cannot hold.
+    pub fn load_as(path: &Path, held: WeightType, device: &Device) -> Result<Self, BackboneError> {
         if path.is_dir() {
             let config = DecoderConfig::from_json(&path.join("config.json"))?;
-            return Self::from_weights(config, &Weights::open_folder(path)?, device);
+            return Self::from_weights(config, &Weights::open_folder(path)?, held, device);
         }
-        Self::from_gguf(GgufFile::open(path)?, device)
+        Self::from_gguf(GgufFile::open(path)?, held, device)
     }
 
     /// Loads a model from an open GGUF file.
     ///
     /// # Errors
-    /// As [`Decoder::load`].
-    pub fn from_gguf(file: GgufFile, device: &Device) -> Result<Self, BackboneError> {
+    /// As [`Decoder::load_as`].
+    pub fn from_gguf(file: GgufFile, held: WeightType, device: &Device) -> Result<Self, BackboneError> {
         let config = DecoderConfig::from_gguf(&file)?;
-        Self::from_weights(config.clone(), &Weights::Gguf(Box::new(file), config), device)
+        Self::from_weights(config.clone(), &Weights::Gguf(Box::new(file), config), held, device)
     }
 
-    fn from_weights(config: DecoderConfig, weights: &Weights, device: &Device) -> Result<Self, BackboneError> {
-        let table = [config.vocab_size, config.hidden_size];
-        let embeddings = weights.tensor("model.embed_tokens.weight", table, device)?;
+    fn from_weights(
+        config: DecoderConfig,
+        weights: &Weights,
+        held: WeightType,
+        device: &Device,
+    ) -> Result<Self, BackboneError> {
+        let table =
+            |name: &str| weights.stacked(&[(name.to_owned(), config.vocab_size)], config.hidden_size, held, device);
+        let embeddings = table("model.embed_tokens.weight")?;
         let head = match config.tied {
             true => None,
-            false => Some(weights.tensor("lm_head.weight", table, device)?),
+            false => Some(table("lm_head.weight")?),
         };
-        let layers = (0..config.layers).map(|i| Layer::load(&config, weights, i, device)).collect::<Result<_, _>>()?;
+        let layers =
+            (0..config.layers).map(|i| Layer::load(&config, weights, i, held, device)).collect::<Result<_, _>>()?;
         let norm = layer::norm(&config, weights, "model.norm.weight", config.hidden_size, device)?;
         Ok(Self { config, embeddings, layers, norm, head })
     }
@@ -150,8 +165,12 @@ impl Decoder {
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, tokens] = ids.dims();
         let hidden = self.config.hidden_size;
-        let embedded =
-            self.embeddings.clone().select(0, ids.reshape([batch * tokens])).reshape([batch, tokens, hidden]);
+        let embedded = self
+            .embeddings
+            .clone()
+            .select(0, ids.reshape([batch * tokens]))
+            .cast(DType::F32)
+            .reshape([batch, tokens, hidden]);
         if self.config.scale_embeddings { embedded.mul_scalar((hidden as f64).sqrt()) } else { embedded }
     }
 

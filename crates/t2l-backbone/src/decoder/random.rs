@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Decoder, DecoderConfig};
 use crate::BackboneError;
-use crate::weights::Weights;
+use crate::weights::{WeightType, Weights};
 
 impl Decoder {
     /// A decoder of the given shape whose weights are drawn from a seed: uniform with variance `1 / fan-in`, norms near 1.
@@ -15,7 +15,7 @@ impl Decoder {
     /// A shape that no decoder can have.
     pub fn random(config: DecoderConfig, seed: u64, device: &Device) -> Result<Self, BackboneError> {
         let weights = Weights::Random(seed);
-        Self::from_weights(config.checked(weights.path())?, &weights, device)
+        Self::from_weights(config.checked(weights.path())?, &weights, WeightType::F32, device)
     }
 }
 

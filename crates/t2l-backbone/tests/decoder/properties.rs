@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use proptest::prelude::*;
-use t2l_backbone::{Decoder, GenerateOptions, KvCache, Sampling};
+use t2l_backbone::{Decoder, GenerateOptions, KvCache, Sampling, WeightType};
 use t2l_core::{Adapter, AdapterBatch};
 
 use super::tiny::{Shape, Tiny, any_shape};
@@ -40,6 +40,23 @@ fn logits(decoder: &Decoder, rows: &[Vec<i64>], starts: &[usize], adapters: &Ada
 
 fn wearing(adapters: &[Adapter], rows: &[Option<usize>]) -> AdapterBatch {
     AdapterBatch::from_adapters(&adapters.iter().collect::<Vec<_>>(), rows, &Device::flex()).expect("fits")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn weights_held_in_two_bytes_are_rounded_weights(shape in any_shape(), count in 1usize..24, seed in any::<u64>()) {
+        let model = Tiny::new(shape);
+        let adapter = model.adapter(seed);
+        for held in [WeightType::F16, WeightType::Bf16] {
+            let (half, wide) = (model.load_as(held).expect("loads"), model.rounded(held).load().expect("loads"));
+            let rows = vec![tokens(count, wide.config().vocab_size, seed)];
+            let worn = wearing(std::slice::from_ref(&adapter), &[Some(0)]);
+            let [half, wide] = [half, wide].map(|decoder| values(logits(&decoder, &rows, &[0], &worn)));
+            same("held in two bytes", &half, &wide, TOLERANCE);
+        }
+    }
 }
 
 proptest! {

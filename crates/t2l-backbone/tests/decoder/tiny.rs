@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use half::{bf16, f16};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value, json};
-use t2l_backbone::{BackboneError, Decoder};
+use t2l_backbone::{BackboneError, Decoder, WeightType};
 use t2l_core::{Adapter, LoraWeights};
 
 pub const MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
@@ -148,9 +149,29 @@ impl Tiny {
 
     /// Loads what [`Tiny::write`] writes.
     pub fn load(&self) -> Result<Decoder, BackboneError> {
+        self.load_as(WeightType::F32)
+    }
+
+    /// The same with its weights held in another type.
+    pub fn load_as(&self, held: WeightType) -> Result<Decoder, BackboneError> {
         let folder = tempfile::tempdir().expect("a folder");
         self.write(folder.path());
-        Decoder::load(folder.path(), &Device::flex())
+        Decoder::load_as(folder.path(), held, &Device::flex())
+    }
+
+    /// The same model with every matrix rounded to a type.
+    pub fn rounded(&self, held: WeightType) -> Self {
+        let mut rounded = self.clone();
+        for (_, values) in rounded.tensors.values_mut().filter(|(shape, _)| shape.len() == 2) {
+            for x in values {
+                *x = match held {
+                    WeightType::F32 => *x,
+                    WeightType::F16 => f16::from_f32(*x).to_f32(),
+                    WeightType::Bf16 => bf16::from_f32(*x).to_f32(),
+                };
+            }
+        }
+        rounded
     }
 
     /// The bytes of the same model as llama.cpp would write it: its names, and rotated rows interleaved.

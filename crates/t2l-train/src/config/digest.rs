@@ -60,7 +60,7 @@ impl TrainConfig {
                 sections.shift_remove(section);
             }
             if let Some(model) = sections.get_mut("model").and_then(Value::as_object_mut) {
-                model.shift_remove("products");
+                model.retain(|name, _| name != "weights" && name != "products");
             }
         }
         let mut digests = vec![files::digest([what.to_string().as_bytes()])];

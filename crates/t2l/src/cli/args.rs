@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use t2l::backbone::WeightType;
 use t2l::train::Shard;
 
 /// Text-to-LoRA: a sentence describing a task in, a LoRA adapter out.
@@ -70,6 +71,9 @@ pub struct ModelArgs {
     /// Base model: a name that `t2l models list` shows, a folder, or a GGUF file; by default the checkpoint's
     #[arg(long, value_name = "NAME|DIR|FILE")]
     pub model: Option<String>,
+    /// How its weights are held: two bytes a weight fit twice the model and decode faster; activations stay in f32
+    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
+    pub weights: Dtype,
 }
 
 /// File format of generated adapters.
@@ -81,7 +85,7 @@ pub enum Format {
     Gguf,
 }
 
-/// Value type of written factors.
+/// Value type of held weights or written factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     /// 32-bit floats
@@ -90,6 +94,16 @@ pub enum Dtype {
     F16,
     /// bfloat16
     Bf16,
+}
+
+impl From<Dtype> for WeightType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// `t2l generate`

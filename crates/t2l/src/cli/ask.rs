@@ -16,7 +16,7 @@ pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
     generated.factors.module(&t2l.checkpoint().hypernet.config.layout.modules[0].name).map(|m| m.a.clone().into_data());
     let generate = started.elapsed().as_secs_f64();
     super::warn_truncated(&generated);
-    let model = t2l.base_model(args.model.model.as_deref(), &mut Terminal::new())?;
+    let model = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
     t2l.check_fits(&model)?;
     let question = Question {
         input: args.input.clone(),

@@ -21,7 +21,7 @@ pub fn run(args: &ChatArgs, global: &Global) -> anyhow::Result<()> {
         }
         None => AdapterBatch::none(1),
     };
-    let model = t2l.base_model(args.model.model.as_deref(), &mut Terminal::new())?;
+    let model = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
     if args.description.is_some() {
         t2l.check_fits(&model)?;
     }

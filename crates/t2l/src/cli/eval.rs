@@ -25,7 +25,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
         Mode::Both => vec![PromptMode::Input, PromptMode::Definition],
     };
     let t2l = super::text_to_lora(&args.checkpoint, global)?;
-    let backbone = t2l.base_model(args.model.model.as_deref(), &mut Terminal::new())?;
+    let backbone = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
     t2l.check_fits(&backbone)?;
     let checkpoint = t2l.checkpoint();
     let plan = EvalPlan {

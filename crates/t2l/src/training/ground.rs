@@ -59,7 +59,7 @@ impl Ground {
             return Err(Error::Invalid(reason));
         }
         tell("loading the base model");
-        let backbone = Backbone::load(&models.base, device)?;
+        let backbone = Backbone::load_as(&models.base, config.model.weights, device)?;
         let ground = Self { set, tasks, unseen, backbone, device: device.clone() };
         let end_of_turn = ground.renderer()?.end_of_turn().len();
         check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().max_positions)?;

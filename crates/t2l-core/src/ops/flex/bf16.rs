@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::{finish, operand, tensor, values};
@@ -42,7 +42,7 @@ impl PackedWeight {
             return None;
         }
         let [out, input] = weight.dims();
-        let weight = operand(weight)?.values.to_contiguous();
+        let weight = operand(&weight.clone().cast(DType::F32))?.values.to_contiguous();
         let weight = values(&weight);
         let forward = Arc::new(Panels::new(input, out, |k, column| weight[column * input + k]));
         let backward = Arc::new(Panels::new(out, input, |k, column| weight[k * input + column]));
