@@ -47,7 +47,8 @@ impl Worker {
             Some("sft") => self.sft(number(1)?, number(2)?, Products::F32),
             Some("sft-bf16") => self.sft(number(1)?, number(2)?, Products::Bf16),
             Some("generate") => self.generate(words[1], number(2)?),
-            Some("decode") => self.decode(number(1)?, number(2)?, number(3)?),
+            Some("decode") => self.decode(number(1)?, number(2)?, number(3)?, false),
+            Some("decode-adapted") => self.decode(number(1)?, number(2)?, number(3)?, true),
             Some("memory") => memory(),
             _ => Err(format!("unknown work {line:?}").into()),
         }
@@ -112,14 +113,28 @@ impl Worker {
         Ok(started.elapsed().as_secs_f64())
     }
 
-    /// Prefill of a prompt, then some greedy tokens.
-    fn decode(&mut self, rows: usize, prompt: usize, new: usize) -> Result<f64, Box<dyn std::error::Error>> {
+    /// Prefill of a prompt, then some greedy tokens; every row under an adapter of its own where `adapted`.
+    fn decode(
+        &mut self,
+        rows: usize,
+        prompt: usize,
+        new: usize,
+        adapted: bool,
+    ) -> Result<f64, Box<dyn std::error::Error>> {
         let prompts: Vec<Vec<u32>> =
             (0..rows).map(|r| (0..prompt).map(|t| ((t * 37 + r * 101) % 49_000) as u32).collect()).collect();
-        let model = self.model()?;
+        self.model()?;
+        let model = self.model.as_ref().ok_or("no model")?;
         let options = GenerateOptions { max_new_tokens: vec![new], sampling: Sampling::GREEDY, stops: vec![] };
+        let adapters = if adapted {
+            let settings = config(Arch::L, model.decoder.layout("base", &["q_proj", "v_proj"])?, 384);
+            let hypernet = Hypernet::new(settings, Init::Reconstruction, 0, &self.device)?;
+            AdapterBatch::from_factors(&hypernet.generate(Tensor::ones([rows, 384], &self.device))?)
+        } else {
+            AdapterBatch::none(rows)
+        };
         let started = Instant::now();
-        model.decoder.generate(&prompts, &AdapterBatch::none(rows), &options, |_, _| ())?;
+        model.decoder.generate(&prompts, &adapters, &options, |_, _| ())?;
         Ok(started.elapsed().as_secs_f64())
     }
 }

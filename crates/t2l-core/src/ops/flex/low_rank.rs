@@ -1,8 +1,11 @@
 //! Every row's own low-rank update: three thin products a row, forward and backward.
 
 use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::linear::product;
+use super::math::{sum2, vectorised};
 use super::matrix::{Matrix, multiply_into};
 use super::{constant, finish, operand, tensor, values};
 use crate::{InputDropout, RowFactors};
@@ -36,24 +39,22 @@ pub fn low_rank(
 
     let mut out = values(&y).to_vec();
     let mut low = vec![0.0f32; rows * tokens * rank];
-    out.par_chunks_mut(tokens * width).zip(low.par_chunks_mut(tokens * rank)).enumerate().for_each(
-        |(row, (out, low))| {
-            let x = &values(&x)[row * tokens * input..][..tokens * input];
-            let (a, b) = (row_matrix(values(&a), row, rank, input), row_matrix(values(&b), row, output, rank));
-            let masked = dropped(row, x);
-            let x = Matrix::new(masked.as_deref().unwrap_or(x), tokens, input);
-            multiply_into(low, rank, 0.0, x, a.t(), 1.0, false);
-            multiply_into(
-                &mut out[first..],
-                width,
-                1.0,
-                Matrix::new(low, tokens, rank),
-                b.t(),
-                values(&scaling)[row],
-                false,
-            );
-        },
-    );
+    let work = out.par_chunks_mut((tokens * width).max(1)).zip(low.par_chunks_mut((tokens * rank).max(1))).enumerate();
+    // A row of one token is too little work for a thread.
+    work.with_min_len(if tokens == 1 { 16 } else { 1 }).for_each(|(row, (out, low))| {
+        let x = &values(&x)[row * tokens * input..][..tokens * input];
+        let masked = dropped(row, x);
+        let x = masked.as_deref().unwrap_or(x);
+        let (a, b, s) = (of_row(&a, row, rank * input), of_row(&b, row, output * rank), values(&scaling)[row]);
+        if tokens == 1 {
+            product(low, x, a, input);
+            vectorised(|| add_update(&mut out[first..first + output], low, b, s));
+        } else {
+            multiply_into(low, rank, 0.0, Matrix::new(x, tokens, input), Matrix::new(a, rank, input).t(), 1.0, false);
+            let (low, b) = (Matrix::new(low, tokens, rank), Matrix::new(b, output, rank));
+            multiply_into(&mut out[first..], width, 1.0, low, b.t(), s, false);
+        }
+    });
     let result = tensor(out, &[rows, tokens, width]);
     Some(finish(operands, result, move |grad, [want_y, want_x, want_a, want_b]| {
         let mut dx = vec![0.0f32; if want_x { rows * tokens * input } else { 0 }];
@@ -96,6 +97,18 @@ pub fn low_rank(
             want_b.then(|| tensor(db, &[rows, output, rank])),
         ]
     }))
+}
+
+/// One token's update: `out += s · B · low`. `b`: `[out, rank]`.
+#[inline(always)]
+fn add_update(out: &mut [f32], low: &[f32], b: &[f32], s: f32) {
+    for (y, b) in out.iter_mut().zip(b.chunks_exact(low.len().max(1))) {
+        *y += s * sum2(b, low, |b, low| b * low);
+    }
+}
+
+fn of_row(tensor: &FlexTensor, row: usize, length: usize) -> &[f32] {
+    &values(tensor)[row * length..][..length]
 }
 
 fn row_matrix(values: &[f32], row: usize, rows: usize, cols: usize) -> Matrix<'_> {
