@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{operand, tensor, values};
 
 /// Most rows that this is faster for than a general product.
-pub(super) const FEW: usize = 16;
+pub(super) const FEW: usize = 32;
 
 /// Weight rows that one thread takes at a time.
 const BLOCK: usize = 64;
