@@ -62,7 +62,7 @@ impl Ground {
         let backbone = Backbone::load_as(&models.base, config.model.weights, device)?;
         let ground = Self { set, tasks, unseen, backbone, device: device.clone() };
         let end_of_turn = ground.renderer()?.end_of_turn().len();
-        check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().max_positions)?;
+        check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().longest_context())?;
         Ok(ground)
     }
 
