@@ -1,6 +1,6 @@
-//! Every folder of `backbones`: logits, hidden states, padding, greedy tokens, adapters, per-row adapters.
+//! Every folder of `backbones`, here and of the reference cases: logits, hidden states, padding, greedy tokens, adapters, per-row adapters.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use t2l_adapter::peft;
@@ -11,6 +11,12 @@ use t2l_testing::{Cases, Skip, Stored, assert_close, fixtures, tensors};
 use super::{greedy, ids, rows, starts, values};
 
 const TOLERANCE: f64 = 1e-4;
+
+/// Folders of cases: this repository's own (made by interop/make_backbone_cases.py), and those that lie beside it.
+fn areas() -> Vec<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/backbones");
+    [own].into_iter().chain(fixtures().map(|f| f.join("backbones"))).collect()
+}
 
 fn load(case: &Path) -> Result<Decoder, Skip> {
     match Decoder::load(case, &Device::flex()) {
@@ -39,9 +45,12 @@ fn compare(what: &str, found: &[f32], expected: &Stored, mask: &[Vec<i64>]) {
 
 #[test]
 fn reference_families() {
-    let Some(fixtures) = fixtures() else { return };
+    areas().iter().for_each(|area| check_families(area));
+}
+
+fn check_families(area: &Path) {
     let device = Device::flex();
-    Cases::each(&fixtures.join("backbones"), "io.safetensors", |case| {
+    Cases::each(area, "io.safetensors", |case| {
         let decoder = load(case)?;
         let io = tensors(&case.join("io.safetensors"));
         let (tokens, mask) = (rows(&io["input_ids"]), rows(&io["attention_mask"]));
@@ -93,9 +102,12 @@ fn reference_families() {
 
 #[test]
 fn reference_adapters() {
-    let Some(fixtures) = fixtures() else { return };
+    areas().iter().for_each(|area| check_adapters(area));
+}
+
+fn check_adapters(area: &Path) {
     let device = Device::flex();
-    Cases::each(&fixtures.join("backbones"), "adapters", |case| {
+    Cases::each(area, "adapters", |case| {
         let decoder = load(case)?;
         let io = tensors(&case.join("io.safetensors"));
         let (tokens, mask) = (rows(&io["input_ids"]), rows(&io["attention_mask"]));
@@ -115,9 +127,12 @@ fn reference_adapters() {
 
 #[test]
 fn reference_per_row_adapters() {
-    let Some(fixtures) = fixtures() else { return };
+    areas().iter().for_each(|area| check_per_row_adapters(area));
+}
+
+fn check_per_row_adapters(area: &Path) {
     let device = Device::flex();
-    Cases::each(&fixtures.join("backbones"), "per_sample", |case| {
+    Cases::each(area, "per_sample", |case| {
         let decoder = load(case)?;
         let folder = case.join("per_sample");
         let io = tensors(&folder.join("io.safetensors"));
