@@ -118,13 +118,7 @@ impl Decoder {
 }
 
 /// Tokens of the rows that are left, `[rows, width]`: padding, prompt, answer; rows that are done end in padding.
-fn history(
-    prompts: &[Vec<u32>],
-    answers: &[Generated],
-    present: &[usize],
-    starts: &[usize],
-    width: usize,
-) -> Vec<i32> {
+fn history(prompts: &[Vec<u32>], answers: &[Generated], present: &[usize], starts: &[usize], width: usize) -> Vec<i32> {
     let mut ids = Vec::with_capacity(present.len() * width);
     for (&row, &start) in present.iter().zip(starts) {
         let said = prompts[row].iter().chain(&answers[row].ids).map(|&id| id as i32);

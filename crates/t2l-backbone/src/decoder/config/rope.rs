@@ -159,13 +159,7 @@ impl Reader<'_> {
     }
 
     /// This object as a scaling; `turned` is the width of a head that turns.
-    fn scaling(
-        &self,
-        family: &str,
-        lengths: &Lengths,
-        theta: f64,
-        turned: f64,
-    ) -> Result<RopeScaling, BackboneError> {
+    fn scaling(&self, family: &str, lengths: &Lengths, theta: f64, turned: f64) -> Result<RopeScaling, BackboneError> {
         let Lengths { original, longest } = *lengths;
         let number = |key: &str| {
             self.optional_number(key)?
@@ -196,8 +190,9 @@ impl Reader<'_> {
                     Some(factor) => factor,
                     None => self.yarn_attention_factor(factor)?,
                 };
-                let turns = |key: &str, default: f64| {
-                    self.optional_number(key).map(|n| n.filter(|n| *n != 0.0).unwrap_or(default))
+                let turns = |key: &str, default: f64| match self.optional_number(key)? {
+                    Some(turns) if turns < 0.0 => Err(self.wrong(key, "a number of turns")),
+                    given => Ok(given.filter(|n| *n != 0.0).unwrap_or(default)),
                 };
                 // The dimension whose frequency makes that many turns within the original length.
                 let dimension = |turns: f64| turned * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
@@ -237,8 +232,9 @@ impl Reader<'_> {
     }
 
     fn numbers(&self, key: &str) -> Result<Vec<f64>, BackboneError> {
-        let value =
-            self.value(key).ok_or_else(|| BackboneError::config(self.path, format!("rope_scaling.{key} is missing")))?;
+        let value = self
+            .value(key)
+            .ok_or_else(|| BackboneError::config(self.path, format!("rope_scaling.{key} is missing")))?;
         let numbers = value.as_array().and_then(|items| items.iter().map(Value::as_f64).collect());
         numbers.ok_or_else(|| self.wrong(key, "a list of numbers"))
     }
