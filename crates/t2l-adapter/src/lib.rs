@@ -2,7 +2,7 @@
 //!
 //! [`peft`] reads and writes the directories that PEFT, vLLM and SGLang load, [`gguf`] the files that llama.cpp loads;
 //! [`load()`] and [`save()`] choose by the path. [`inspect()`] says what an adapter is and [`diff()`] how two differ;
-//! [`mix()`] makes one of several, and [`merge()`] puts one into the weights of its base model.
+//! [`fused`] knows models whose checkpoints have q, k, v in one matrix; [`mix()`] makes one of several, and [`merge()`] puts one into the weights of its base model.
 //! What is written appears whole or not at all; what is read is checked tensor by tensor.
 //!
 //! ```
@@ -26,6 +26,7 @@
 mod diff;
 mod error;
 mod files;
+pub mod fused;
 pub mod gguf;
 mod heat_map;
 mod inspect;

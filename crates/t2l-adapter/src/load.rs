@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use t2l_core::Adapter;
 
 use crate::gguf::{self, BaseShape};
-use crate::{AdapterError, SaveOptions, peft};
+use crate::{AdapterError, SaveOptions, fused, peft};
 
 /// How adapters lie on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +59,11 @@ pub fn load(path: &Path, base: Option<&BaseShape>, device: &Device) -> Result<Lo
     })
 }
 
-/// Writes an adapter in the format that `path` means; `base` is what GGUF files need.
+/// Writes an adapter in the format that `path` means; `base` is what GGUF files need. For a base model that fuses
+/// projections, adapters of their parts are fused, as other programs want them.
 ///
 /// # Errors
-/// Those of [`peft::save`] and [`gguf::save`]; a GGUF file without a base model.
+/// Those of [`fused::fuse`], [`peft::save`] and [`gguf::save`]; a GGUF file without a base model.
 pub fn save(
     adapter: &Adapter,
     base: Option<&BaseShape>,
@@ -70,7 +71,8 @@ pub fn save(
     options: &SaveOptions,
 ) -> Result<(), AdapterError> {
     match (Format::of(path), base) {
-        (Format::Peft, _) => peft::save(adapter, path, options),
+        (Format::Peft, None) => peft::save(adapter, path, options),
+        (Format::Peft, Some(base)) => peft::save(&fused::fuse(adapter, base)?, path, options),
         (Format::Gguf, Some(base)) => gguf::save(adapter, base, path, options),
         (Format::Gguf, None) => Err(AdapterError::NoBase { path: path.to_owned() }),
     }

@@ -24,6 +24,11 @@ fn peft_folders(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// This repository's own cases, made by interop/make_backbone_cases.py.
+fn own() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
 fn path_of(layer: usize, module: &str) -> String {
     format!("model.layers.{layer}.{}.{module}", TargetModule::block(module))
 }
@@ -87,14 +92,18 @@ fn check_effective(adapter: &Adapter, effective: &Value, what: &str) {
 
 #[test]
 fn reference_effective_settings() {
-    let Some(root) = fixtures() else { return };
-    let area = root.join("backbones");
+    for root in [own()].into_iter().chain(fixtures()) {
+        check_effective_settings(&root.join("backbones"));
+    }
+}
+
+fn check_effective_settings(area: &Path) {
     let mut cases = Cases::default();
-    for folder in peft_folders(&area) {
+    for folder in peft_folders(area) {
         let (Some(kind), Some(name)) = (folder.parent(), folder.file_name()) else { continue };
         let Some(family) = kind.parent().filter(|_| kind.ends_with("adapters")) else { continue };
         let facts = json(&family.join("facts.json"));
-        let what = folder.strip_prefix(&area).unwrap_or(&folder).display().to_string();
+        let what = folder.strip_prefix(area).unwrap_or(&folder).display().to_string();
         let effective = &facts["adapters"][&*name.to_string_lossy()]["effective"];
         let adapter = peft::load(&folder, &Device::flex()).unwrap();
         check_effective(&adapter, effective, &what);
@@ -104,15 +113,20 @@ fn reference_effective_settings() {
         check_effective(&peft::load(target.path(), &Device::flex()).unwrap(), effective, &what);
         cases.record(&what, Ok(()));
     }
-    cases.finish(&area);
+    cases.finish(area);
 }
 
 #[test]
 fn reference_values_of_every_adapter() {
-    let Some(root) = fixtures() else { return };
+    for root in [own()].into_iter().chain(fixtures()) {
+        check_values_of_every_adapter(&root);
+    }
+}
+
+fn check_values_of_every_adapter(root: &Path) {
     let mut cases = Cases::default();
-    for folder in peft_folders(&root) {
-        let what = folder.strip_prefix(&root).unwrap_or(&folder).display().to_string();
+    for folder in peft_folders(root) {
+        let what = folder.strip_prefix(root).unwrap_or(&folder).display().to_string();
         let config = json(&folder.join(CONFIG));
         let adapter = peft::load(&folder, &Device::flex()).unwrap_or_else(|e| panic!("{e}"));
         check_values(&adapter, &folder);
@@ -124,5 +138,5 @@ fn reference_values_of_every_adapter() {
         check_values(&peft::load(target.path(), &Device::flex()).unwrap(), &folder);
         cases.record(&what, Ok(()));
     }
-    cases.finish(&root);
+    cases.finish(root);
 }

@@ -55,8 +55,9 @@ impl Decoder {
         // A single row needs no padding; several are padded on the left, to a multiple of 8.
         let width = if rows == 1 { longest } else { longest.next_multiple_of(8) };
         let capacity = width.saturating_add(most);
-        if capacity > self.config().max_positions {
-            return Err(BackboneError::TooLong { tokens: capacity, limit: self.config().max_positions });
+        let longest_context = self.config().longest_context();
+        if capacity > longest_context {
+            return Err(BackboneError::TooLong { tokens: capacity, limit: longest_context });
         }
         let mut starts: Vec<usize> = prompts.iter().map(|p| width - p.len()).collect();
         let mut padded = Vec::with_capacity(rows * width);
@@ -73,6 +74,14 @@ impl Decoder {
         let mut present: Vec<usize> = (0..rows).collect();
         let mut adapters = Cow::Borrowed(adapters);
         while !done.iter().all(|&d| d) {
+            let first = starts.iter().min().copied().unwrap_or(0);
+            let seen = cache.len() - first.min(cache.len());
+            if seen > 0 && self.config().rope_scaling.switches(seen, seen + 1) {
+                // What the cache holds was turned by other frequencies: it is made again from the tokens.
+                let ids = history(prompts, &answers, &present, &starts, cache.len() + 1);
+                next = Tensor::from_data(TensorData::new(ids, [present.len(), cache.len() + 1]), &device);
+                cache = KvCache::new(self.config(), present.len(), capacity, &device);
+            }
             let tokens = next.dims()[1];
             let hidden = self.hidden(self.embed(next), &starts, Some(&mut cache), &adapters)?;
             let logits = self.logits(hidden.narrow(1, tokens - 1, 1)).to_data();
@@ -106,6 +115,17 @@ impl Decoder {
         }
         Ok(answers)
     }
+}
+
+/// Tokens of the rows that are left, `[rows, width]`: padding, prompt, answer; rows that are done end in padding.
+fn history(prompts: &[Vec<u32>], answers: &[Generated], present: &[usize], starts: &[usize], width: usize) -> Vec<i32> {
+    let mut ids = Vec::with_capacity(present.len() * width);
+    for (&row, &start) in present.iter().zip(starts) {
+        let said = prompts[row].iter().chain(&answers[row].ids).map(|&id| id as i32);
+        let padded = std::iter::repeat_n(0, start).chain(said).chain(std::iter::repeat(0));
+        ids.extend(padded.take(width));
+    }
+    ids
 }
 
 fn pick<T: Copy>(values: &[T], places: &[usize]) -> Vec<T> {

@@ -20,7 +20,7 @@ impl Evaluator<'_> {
         items: &mut [Item<'_>],
         factors: Option<&LoraFactors>,
     ) -> Result<(), EvalError> {
-        let room = self.backbone.decoder.config().max_positions;
+        let room = self.backbone.decoder.config().longest_context();
         let mut order: Vec<usize> = (0..items.len())
             .filter(|&i| generated_metric(&items[i]).is_some_and(|m| m != "acc_generated" || choices))
             .collect();

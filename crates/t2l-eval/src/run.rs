@@ -203,7 +203,7 @@ impl Evaluator<'_> {
         tasks: &[&'a Task],
         renderer: &PromptRenderer<'_>,
     ) -> Result<(Vec<Item<'a>>, Option<LoraFactors>), EvalError> {
-        let max_tokens = plan.max_tokens.min(self.backbone.decoder.config().max_positions);
+        let max_tokens = plan.max_tokens.min(self.backbone.decoder.config().longest_context());
         let mut texts = Texts::default();
         let mut items = Vec::new();
         for task in tasks.iter().copied() {

@@ -299,6 +299,8 @@ pub struct GeneratedAdapter {
 impl GeneratedAdapter {
     /// Writes it as a PEFT directory that PEFT, vLLM and SGLang load.
     ///
+    /// For base models whose checkpoints fuse projections (Phi-3) use [`t2l_adapter::save`], which is told of the base.
+    ///
     /// # Errors
     /// The folder is not empty, or cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), Error> {

@@ -60,6 +60,19 @@ impl BaseShape {
         &self.architecture
     }
 
+    /// Whether its checkpoints have q, k, v as one module, and gate and up (Phi-3).
+    pub fn is_fused(&self) -> bool {
+        super::names::architecture(&self.architecture).is_some_and(|a| a.fused)
+    }
+
+    pub(crate) fn query_heads(&self) -> usize {
+        self.heads
+    }
+
+    pub(crate) fn key_heads(&self) -> usize {
+        self.kv_heads
+    }
+
     pub(super) fn known(&self, path: &Path) -> Result<&'static Architecture, AdapterError> {
         known(path, &self.architecture)
     }

@@ -11,15 +11,17 @@ pub(super) struct Architecture {
     model_types: &'static [&'static str],
     /// Whether the halves of rotated heads are interleaved.
     pub(super) interleaved: bool,
+    /// Whether q, k, v are one weight, and gate and up.
+    pub(super) fused: bool,
 }
 
 const ARCHITECTURES: [Architecture; 6] = [
-    Architecture { name: "llama", model_types: &["llama", "mistral"], interleaved: true },
-    Architecture { name: "qwen2", model_types: &["qwen2"], interleaved: false },
-    Architecture { name: "qwen3", model_types: &["qwen3"], interleaved: false },
-    Architecture { name: "gemma2", model_types: &["gemma2"], interleaved: false },
-    Architecture { name: "gemma3", model_types: &["gemma3", "gemma3_text"], interleaved: false },
-    Architecture { name: "phi3", model_types: &["phi3"], interleaved: false },
+    Architecture { name: "llama", model_types: &["llama", "mistral"], interleaved: true, fused: false },
+    Architecture { name: "qwen2", model_types: &["qwen2"], interleaved: false, fused: false },
+    Architecture { name: "qwen3", model_types: &["qwen3"], interleaved: false, fused: false },
+    Architecture { name: "gemma2", model_types: &["gemma2"], interleaved: false, fused: false },
+    Architecture { name: "gemma3", model_types: &["gemma3", "gemma3_text"], interleaved: false, fused: false },
+    Architecture { name: "phi3", model_types: &["phi3"], interleaved: false, fused: true },
 ];
 
 /// The architecture that GGUF files call so.
@@ -47,7 +49,7 @@ const FUSED: [(&str, &str); 4] =
 
 impl Architecture {
     fn modules(&self) -> &'static [(&'static str, &'static str)] {
-        if self.name == "phi3" { &FUSED } else { &MODULES }
+        if self.fused { &FUSED } else { &MODULES }
     }
 
     /// llama.cpp's name of a module's weight in a layer.

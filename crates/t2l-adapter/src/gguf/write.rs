@@ -9,7 +9,7 @@ use t2l_gguf::{GgufWriter, Value, WrittenType};
 use super::rows::interleave;
 use super::{BaseShape, keys};
 use crate::options::{Dtype, SaveOptions, check_factors};
-use crate::{AdapterError, files, tensors};
+use crate::{AdapterError, files, fused, tensors};
 
 impl From<Dtype> for WrittenType {
     fn from(dtype: Dtype) -> Self {
@@ -21,7 +21,7 @@ impl From<Dtype> for WrittenType {
     }
 }
 
-/// Writes an adapter as a GGUF file: whole, or not at all.
+/// Writes an adapter as a GGUF file: whole, or not at all. Parts of what the base model fuses are fused.
 ///
 /// # Errors
 /// An adapter that touches nothing or what llama.cpp has no name for, holds what its value type cannot, or does not fit
@@ -30,6 +30,7 @@ pub fn save(adapter: &Adapter, base: &BaseShape, path: &Path, options: &SaveOpti
     if adapter.is_empty() {
         return Err(AdapterError::Empty { path: path.to_owned() });
     }
+    let adapter = &fused::fuse(adapter, base)?;
     let alpha = common_alpha(adapter);
     let mut writer = GgufWriter::new();
     for (key, value) in entries(adapter, base, alpha, options) {

@@ -180,7 +180,7 @@ impl Fields<'_> {
 const INITS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 
 /// Settings that change what an adapter computes, unless they are empty or false.
-const OTHER_MATHS: [&str; 9] = [
+const OTHER_MATHS: [&str; 12] = [
     "lora_bias",
     "modules_to_save",
     "trainable_token_indices",
@@ -190,6 +190,9 @@ const OTHER_MATHS: [&str; 9] = [
     "alora_invocation_tokens",
     "arrow_config",
     "ensure_weight_tying",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
 ];
 
 /// A value as an error message quotes it.

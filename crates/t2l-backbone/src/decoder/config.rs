@@ -2,39 +2,16 @@
 
 mod gguf;
 mod json;
+mod rope;
 
 use std::path::Path;
+
+pub use rope::RopeScaling;
 
 use crate::BackboneError;
 
 /// Families by the `model_type` of config.json.
-pub const FAMILIES: [&str; 7] = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text"];
-
-/// How rotation frequencies are stretched for long contexts.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum RopeScaling {
-    /// Not at all.
-    None,
-    /// All positions divided by a factor.
-    Linear {
-        /// The factor.
-        factor: f64,
-    },
-    /// Llama 3's: low frequencies divided by a factor, high ones kept, a ramp between.
-    Llama3 {
-        /// The factor.
-        factor: f64,
-        /// Wavelengths longer than `original / low` are divided.
-        low: f64,
-        /// Wavelengths shorter than `original / high` are kept.
-        high: f64,
-        /// Context length of the original training.
-        original: f64,
-    },
-    /// A divisor for every frequency, as GGUF files store them: `[head_dim / 2]`.
-    Divisors(Vec<f32>),
-}
+pub const FAMILIES: [&str; 8] = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text", "phi3"];
 
 /// Activation of the gated MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +58,10 @@ pub struct DecoderConfig {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// How much of a head RoPE turns, from its start; the rest passes (Phi-4-mini).
+    pub rotary_dim: usize,
+    /// Checkpoints hold q, k, v as one `qkv_proj` and gate, up as one `gate_up_proj` (Phi-3).
+    pub fused: bool,
     /// Epsilon of every norm.
     pub norm_eps: f64,
     /// RoPE base frequency.
@@ -133,6 +114,8 @@ impl DecoderConfig {
             heads: 9,
             kv_heads: 3,
             head_dim: 64,
+            rotary_dim: 64,
+            fused: false,
             norm_eps: 1e-5,
             rope_theta: 100_000.0,
             rope_local_theta: None,
@@ -153,6 +136,11 @@ impl DecoderConfig {
             attention_softcap: None,
             logit_softcap: None,
         }
+    }
+
+    /// Longest context it can be asked for: the trained one, or what RoPE scaling makes of it.
+    pub fn longest_context(&self) -> usize {
+        self.rope_scaling.longest(self.max_positions)
     }
 
     /// Number of weights, norms and biases left out.
@@ -196,6 +184,10 @@ impl DecoderConfig {
             let (h, kv, d) = (self.heads, self.kv_heads, self.head_dim);
             return wrong(format!("{h} heads of width {d} over {kv} key/value heads do not divide"));
         }
+        if self.rotary_dim == 0 || self.rotary_dim > self.head_dim || !self.rotary_dim.is_multiple_of(2) {
+            let (r, d) = (self.rotary_dim, self.head_dim);
+            return wrong(format!("RoPE turns {r} of the {d} values of a head; it must be an even number of them"));
+        }
         if !self.norm_eps.is_finite() || self.norm_eps < 0.0 {
             return wrong(format!("norm epsilon {} is out of range", self.norm_eps));
         }
@@ -219,17 +211,9 @@ impl DecoderConfig {
             }
             _ => {}
         }
-        let positive = |values: &[f64]| values.iter().all(|x| x.is_finite() && *x > 0.0);
-        let fits = match &self.rope_scaling {
-            RopeScaling::None => true,
-            RopeScaling::Linear { factor } => positive(&[*factor]),
-            RopeScaling::Llama3 { factor, low, high, original } => {
-                positive(&[*factor, *low, *high, *original]) && low < high
-            }
-            RopeScaling::Divisors(divisors) => {
-                divisors.len() == self.head_dim / 2 && divisors.iter().all(|x| x.is_finite() && *x > 0.0)
-            }
-        };
-        if fits { Ok(self) } else { wrong(format!("RoPE scaling {:?} is out of range", self.rope_scaling)) }
+        match self.rope_scaling.fits(self.rotary_dim) {
+            true => Ok(self),
+            false => wrong(format!("RoPE scaling {:?} is out of range", self.rope_scaling)),
+        }
     }
 }

@@ -112,19 +112,19 @@ impl Layer {
             let modules: Vec<(String, usize)> = modules.iter().map(|(m, out)| (name(m), *out)).collect();
             Linear::load(weights, &modules, input, bias, held, device)
         };
-        Ok(Self {
-            qkv: linear(
+        let inter = c.intermediate_size;
+        let (qkv, gate_up): (&[_], &[_]) = match c.fused {
+            true => (&[("self_attn.qkv_proj", q + 2 * kv)], &[("mlp.gate_up_proj", 2 * inter)]),
+            false => (
                 &[("self_attn.q_proj", q), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv)],
-                c.hidden_size,
-                c.qkv_bias,
-            )?,
+                &[("mlp.gate_proj", inter), ("mlp.up_proj", inter)],
+            ),
+        };
+        Ok(Self {
+            qkv: linear(qkv, c.hidden_size, c.qkv_bias)?,
             output: linear(&[("self_attn.o_proj", c.hidden_size)], q, c.output_bias)?,
-            gate_up: linear(
-                &[("mlp.gate_proj", c.intermediate_size), ("mlp.up_proj", c.intermediate_size)],
-                c.hidden_size,
-                c.mlp_bias,
-            )?,
-            down: linear(&[("mlp.down_proj", c.hidden_size)], c.intermediate_size, c.mlp_bias)?,
+            gate_up: linear(gate_up, c.hidden_size, c.mlp_bias)?,
+            down: linear(&[("mlp.down_proj", c.hidden_size)], inter, c.mlp_bias)?,
             input_norm: hidden_norm("input_layernorm.weight")?,
             attention_norm: match c.post_norms {
                 true => Some(hidden_norm("post_attention_layernorm.weight")?),
@@ -208,10 +208,11 @@ impl Layer {
         let mask = AttentionMask { starts: starts.to_vec(), window };
         let (cos, sin) = rotations.of(window.is_some());
         let mut qkv = self.qkv.forward(x.clone());
-        for (module, first) in [("q_proj", 0), ("k_proj", heads), ("v_proj", heads + kv_heads)] {
+        for (module, first) in [("qkv_proj", 0), ("q_proj", 0), ("k_proj", heads), ("v_proj", heads + kv_heads)] {
             qkv = worn.add(module, qkv, first * head_dim, &x);
         }
-        let plain = cache.is_none() && self.head_norms.is_none() && config.attention_softcap.is_none();
+        let whole_heads = config.rotary_dim == head_dim;
+        let plain = cache.is_none() && self.head_norms.is_none() && config.attention_softcap.is_none() && whole_heads;
         let attended = if plain {
             ops::rope_attention(qkv, cos, sin, [heads, kv_heads], &mask, config.attention_scale)
         } else {
@@ -223,8 +224,15 @@ impl Layer {
                 q = ops::rms_norm(q, q_norm, config.norm_eps);
                 k = ops::rms_norm(k, k_norm, config.norm_eps);
             }
-            let q = ops::rope(q, cos, sin);
-            k = ops::rope(k, cos, sin);
+            let turn = |x: Tensor<4>| match config.rotary_dim {
+                all if all == head_dim => ops::rope(x, cos, sin),
+                some => {
+                    let turned = ops::rope(x.clone().narrow(3, 0, some), cos, sin);
+                    Tensor::cat(vec![turned, x.narrow(3, some, head_dim - some)], 3)
+                }
+            };
+            let q = turn(q);
+            k = turn(k);
             if let Some(cache) = cache {
                 (k, v) = cache.append(layer, k, v);
             }
@@ -238,7 +246,7 @@ impl Layer {
     fn mlp(&self, config: &DecoderConfig, x: Tensor<3>, worn: &Worn<'_>) -> Tensor<3> {
         let width = config.intermediate_size;
         let mut gate_up = self.gate_up.forward(x.clone());
-        for (module, first) in [("gate_proj", 0), ("up_proj", width)] {
+        for (module, first) in [("gate_up_proj", 0), ("gate_proj", 0), ("up_proj", width)] {
             gate_up = worn.add(module, gate_up, first, &x);
         }
         let gated = match config.activation {

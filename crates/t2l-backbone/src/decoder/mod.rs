@@ -123,7 +123,7 @@ impl Decoder {
         self.embeddings.device()
     }
 
-    /// Every linear module of a layer that an adapter may attach to.
+    /// Every linear module of a layer that an adapter may attach to, fused ones as the parts they are made of.
     pub fn linear_modules(&self) -> Vec<TargetModule> {
         let c = &self.config;
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
@@ -140,12 +140,24 @@ impl Decoder {
         .to_vec()
     }
 
+    /// [`Decoder::linear_modules`], and the fused ones of a checkpoint that has them.
+    fn attachable(&self) -> Vec<TargetModule> {
+        let c = &self.config;
+        let mut modules = self.linear_modules();
+        if c.fused {
+            let qkv = (c.heads + 2 * c.kv_heads) * c.head_dim;
+            modules.push(TargetModule::new("qkv_proj", c.hidden_size, qkv));
+            modules.push(TargetModule::new("gate_up_proj", c.hidden_size, 2 * c.intermediate_size));
+        }
+        modules
+    }
+
     /// The layout of adapters on the named modules of every layer, in the given order.
     ///
     /// # Errors
     /// A module that this model does not have.
     pub fn layout(&self, base_model: &str, modules: &[impl AsRef<str>]) -> Result<AdapterLayout, BackboneError> {
-        let known = self.linear_modules();
+        let known = self.attachable();
         let find = |name: &str| {
             known.iter().find(|m| m.name == name).cloned().ok_or_else(|| BackboneError::NoSuchModule {
                 module: name.to_owned(),
@@ -177,7 +189,8 @@ impl Decoder {
     /// Runs all layers: `[batch, tokens, hidden]` in, the stream after the final norm out.
     ///
     /// `starts`: left-padding positions of each row, counted from the first token of the cache. Right padding needs
-    /// nothing: no real token sees it. With a cache the tokens follow those it holds.
+    /// nothing: no real token sees it. With a cache the tokens follow those it holds; keys in it keep the RoPE frequencies
+    /// of their time, where those depend on the length (dynamic, LongRoPE).
     ///
     /// # Errors
     /// Adapters that do not fit, starts for another number of rows, a cache of another shape or without room.
@@ -237,7 +250,7 @@ impl Decoder {
         }
         if !adapters.is_empty() {
             let all =
-                AdapterLayout { base_model: String::new(), layers: self.config.layers, modules: self.linear_modules() };
+                AdapterLayout { base_model: String::new(), layers: self.config.layers, modules: self.attachable() };
             adapters.check(batch, &all)?;
         }
         let past = cache.as_ref().map_or(0, |c| c.len());

@@ -15,18 +15,18 @@ pub(super) struct Rotations {
 impl Rotations {
     /// Tables for tokens `past..past + tokens`; positions count real tokens from 0.
     pub(super) fn new(config: &DecoderConfig, starts: &[usize], past: usize, tokens: usize, device: &Device) -> Self {
-        let half = config.head_dim / 2;
-        let table = |frequencies: Vec<f64>| {
+        let half = config.rotary_dim / 2;
+        let table = |Frequencies { values, amplitude }: Frequencies| {
             let mut cos = Vec::with_capacity(starts.len() * tokens * half);
             let mut sin = Vec::with_capacity(cos.capacity());
             for &start in starts {
                 for token in past..past + tokens {
                     let position = token.saturating_sub(start) as f64;
-                    for f in &frequencies {
+                    for f in &values {
                         // torch forms the angle in f32.
                         let angle = (position as f32) * (*f as f32);
-                        cos.push(angle.cos());
-                        sin.push(angle.sin());
+                        cos.push(angle.cos() * amplitude);
+                        sin.push(angle.sin() * amplitude);
                     }
                 }
             }
@@ -36,35 +36,70 @@ impl Rotations {
             let (cos, sin): (Tensor<3>, Tensor<3>) = (tensor(cos), tensor(sin));
             if *device == inner { (cos, sin) } else { (Tensor::from_inner(cos), Tensor::from_inner(sin)) }
         };
-        let global = table(frequencies(config.rope_theta, config.head_dim, &config.rope_scaling));
-        let local = config.rope_local_theta.map(|theta| table(frequencies(theta, config.head_dim, &RopeScaling::None)));
+        let first = starts.iter().min().copied().unwrap_or(0);
+        let length = (past + tokens).saturating_sub(first);
+        let frequencies = |theta, scaling| Frequencies::new(theta, config.rotary_dim, scaling, length);
+        let global = table(frequencies(config.rope_theta, &config.rope_scaling));
+        let local = config.rope_local_theta.map(|theta| table(frequencies(theta, &RopeScaling::None)));
         Self { global, local }
     }
 
-    /// Cosines and sines of a layer: `[batch, tokens, head_dim / 2]`.
+    /// Cosines and sines of a layer: `[batch, tokens, rotary_dim / 2]`.
     pub(super) fn of(&self, slides: bool) -> &(Tensor<3>, Tensor<3>) {
         self.local.as_ref().filter(|_| slides).unwrap_or(&self.global)
     }
 }
 
-fn frequencies(theta: f64, head_dim: usize, scaling: &RopeScaling) -> Vec<f64> {
-    let plain = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64));
-    match scaling {
-        RopeScaling::None => plain.collect(),
-        RopeScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
-        RopeScaling::Divisors(divisors) => plain.zip(divisors).map(|(f, &d)| f / f64::from(d)).collect(),
-        RopeScaling::Llama3 { factor, low, high, original } => plain
-            .map(|f| {
-                let wavelength = 2.0 * PI / f;
-                if wavelength < original / high {
-                    f
-                } else if wavelength > original / low {
-                    f / factor
-                } else {
-                    let share = (original / wavelength - low) / (high - low);
-                    (1.0 - share) * f / factor + share * f
-                }
-            })
-            .collect(),
+/// What positions are multiplied by, and then their cosines and sines.
+struct Frequencies {
+    /// `[dim / 2]`.
+    values: Vec<f64>,
+    amplitude: f32,
+}
+
+impl Frequencies {
+    /// `length`: real tokens of the longest row, seen ones included.
+    fn new(theta: f64, dim: usize, scaling: &RopeScaling, length: usize) -> Self {
+        let plain = || (0..dim / 2).map(|i| theta.powf(-2.0 * i as f64 / dim as f64));
+        let values = match scaling {
+            RopeScaling::None => plain().collect(),
+            RopeScaling::Linear { factor } => plain().map(|f| f / factor).collect(),
+            RopeScaling::Divisors(divisors) => plain().zip(divisors).map(|(f, &d)| f / f64::from(d)).collect(),
+            RopeScaling::Llama3 { factor, low, high, original } => plain()
+                .map(|f| {
+                    let wavelength = 2.0 * PI / f;
+                    if wavelength < original / high {
+                        f
+                    } else if wavelength > original / low {
+                        f / factor
+                    } else {
+                        let share = (original / wavelength - low) / (high - low);
+                        (1.0 - share) * f / factor + share * f
+                    }
+                })
+                .collect(),
+            RopeScaling::Dynamic { factor, original } => {
+                let growth = factor * (length as f64).max(*original) / original - (factor - 1.0);
+                let theta = theta * growth.powf(dim as f64 / (dim as f64 - 2.0));
+                (0..dim / 2).map(|i| theta.powf(-2.0 * i as f64 / dim as f64)).collect()
+            }
+            RopeScaling::Yarn { factor, ramp: (start, end), .. } => {
+                // A ramp without length would divide by zero.
+                let width = if start == end { 0.001 } else { end - start };
+                let share = |i: usize| ((i as f64 - start) / width).clamp(0.0, 1.0);
+                plain().enumerate().map(|(i, f)| f / factor * share(i) + f * (1.0 - share(i))).collect()
+            }
+            RopeScaling::LongRope { short, long, original, .. } => {
+                let divisors = if length as f64 > *original { long } else { short };
+                plain().zip(divisors).map(|(f, d)| f / d).collect()
+            }
+        };
+        let amplitude = match scaling {
+            RopeScaling::Yarn { attention_factor, .. } | RopeScaling::LongRope { attention_factor, .. } => {
+                *attention_factor as f32
+            }
+            _ => 1.0,
+        };
+        Self { values, amplitude }
     }
 }

@@ -1,16 +1,23 @@
-//! Every folder of `backbones`: logits, hidden states, padding, greedy tokens, adapters, per-row adapters.
+//! Every folder of `backbones`, here and of the reference cases: logits, hidden states, padding, greedy tokens, adapters, per-row adapters.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use t2l_adapter::peft;
-use t2l_backbone::{BackboneError, Decoder};
-use t2l_core::AdapterBatch;
+use t2l_adapter::gguf::BaseShape;
+use t2l_adapter::{fused, peft};
+use t2l_backbone::{BackboneError, Decoder, DecoderConfig};
+use t2l_core::{Adapter, AdapterBatch};
 use t2l_testing::{Cases, Skip, Stored, assert_close, fixtures, tensors};
 
 use super::{greedy, ids, rows, starts, values};
 
 const TOLERANCE: f64 = 1e-4;
+
+/// Folders of cases: this repository's own (made by interop/make_backbone_cases.py), and those that lie beside it.
+fn areas() -> Vec<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/backbones");
+    [own].into_iter().chain(fixtures().map(|f| f.join("backbones"))).collect()
+}
 
 fn load(case: &Path) -> Result<Decoder, Skip> {
     match Decoder::load(case, &Device::flex()) {
@@ -39,9 +46,12 @@ fn compare(what: &str, found: &[f32], expected: &Stored, mask: &[Vec<i64>]) {
 
 #[test]
 fn reference_families() {
-    let Some(fixtures) = fixtures() else { return };
+    areas().iter().for_each(|area| check_families(area));
+}
+
+fn check_families(area: &Path) {
     let device = Device::flex();
-    Cases::each(&fixtures.join("backbones"), "io.safetensors", |case| {
+    Cases::each(area, "io.safetensors", |case| {
         let decoder = load(case)?;
         let io = tensors(&case.join("io.safetensors"));
         let (tokens, mask) = (rows(&io["input_ids"]), rows(&io["attention_mask"]));
@@ -93,31 +103,53 @@ fn reference_families() {
 
 #[test]
 fn reference_adapters() {
-    let Some(fixtures) = fixtures() else { return };
+    areas().iter().for_each(|area| check_adapters(area));
+}
+
+fn check_adapters(area: &Path) {
     let device = Device::flex();
-    Cases::each(&fixtures.join("backbones"), "adapters", |case| {
+    Cases::each(area, "adapters", |case| {
         let decoder = load(case)?;
         let io = tensors(&case.join("io.safetensors"));
         let (tokens, mask) = (rows(&io["input_ids"]), rows(&io["attention_mask"]));
         Cases::each(&case.join("adapters"), "adapter_config.json", |folder| {
             let adapter = peft::load(folder, &device).unwrap_or_else(|e| panic!("{e}"));
-            let worn = vec![Some(0); tokens.len()];
-            let adapters = AdapterBatch::from_adapters(&[&adapter], &worn, &device).expect("fits");
-            let hidden =
-                decoder.hidden(decoder.embed(ids(&tokens, &device)), &starts(&mask), None, &adapters).expect("runs");
             let expected = &tensors(&folder.join("logits.safetensors"))["logits"];
-            compare(&folder.display().to_string(), &values(decoder.logits(hidden)), expected, &mask);
+            for (form, adapter) in forms(&decoder, adapter) {
+                let worn = vec![Some(0); tokens.len()];
+                let adapters = AdapterBatch::from_adapters(&[&adapter], &worn, &device).expect("fits");
+                let embedded = decoder.embed(ids(&tokens, &device));
+                let hidden = decoder.hidden(embedded, &starts(&mask), None, &adapters).expect("runs");
+                let what = format!("{}, {form}", folder.display());
+                compare(&what, &values(decoder.logits(hidden)), expected, &mask);
+            }
             Ok(())
         });
         Ok(())
     });
 }
 
+/// An adapter as it is; of models that fuse projections also in parts, and those fused again.
+fn forms(decoder: &Decoder, adapter: Adapter) -> Vec<(&'static str, Adapter)> {
+    let c = decoder.config();
+    if !c.fused {
+        return vec![("as it is", adapter)];
+    }
+    let base = BaseShape::new(&c.family, c.heads, c.kv_heads).expect("an architecture");
+    let parts = fused::split(&adapter, &base).unwrap_or_else(|e| panic!("{e}"));
+    assert!(parts.iter().all(|(_, module, _)| !["qkv_proj", "gate_up_proj"].contains(&module)));
+    let again = fused::fuse(&parts, &base).unwrap_or_else(|e| panic!("{e}"));
+    vec![("as it is", adapter), ("in parts", parts), ("fused again", again)]
+}
+
 #[test]
 fn reference_per_row_adapters() {
-    let Some(fixtures) = fixtures() else { return };
+    areas().iter().for_each(|area| check_per_row_adapters(area));
+}
+
+fn check_per_row_adapters(area: &Path) {
     let device = Device::flex();
-    Cases::each(&fixtures.join("backbones"), "per_sample", |case| {
+    Cases::each(area, "per_sample", |case| {
         let decoder = load(case)?;
         let folder = case.join("per_sample");
         let io = tensors(&folder.join("io.safetensors"));
@@ -130,4 +162,18 @@ fn reference_per_row_adapters() {
         compare(&case.display().to_string(), &values(decoder.logits(hidden)), &io["logits"], &mask);
         Ok(())
     });
+}
+
+#[test]
+fn earlier_names_of_longrope_mean_the_same() {
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/backbones/phi3_longrope_long");
+    let expected = DecoderConfig::from_json(&case.join("config.json")).expect("reads");
+    let text = std::fs::read_to_string(case.join("config.json")).expect("reads");
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["su", "yarn"] {
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, text.replace("\"longrope\"", &format!("\"{name}\""))).expect("writes");
+        assert_eq!(DecoderConfig::from_json(&path).expect("reads"), expected, "{name}");
+    }
+    assert_ne!(text.replace("\"longrope\"", ""), text);
 }

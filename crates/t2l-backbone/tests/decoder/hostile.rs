@@ -42,7 +42,7 @@ fn load(folder: &Path) -> Result<Decoder, BackboneError> {
 
 #[test]
 fn configurations_that_no_decoder_can_have() {
-    let cases: [(&str, Value, &str); 27] = [
+    let cases: [(&str, Value, &str); 35] = [
         ("model_type", json!("mamba"), "\"mamba\" is not supported"),
         ("model_type", Value::Null, "\"\" is not supported"),
         ("hidden_size", Value::Null, "hidden_size is missing"),
@@ -59,7 +59,23 @@ fn configurations_that_no_decoder_can_have() {
         ("intermediate_size", json!(9), "the configuration asks for"),
         ("rms_norm_eps", json!(-1.0), "epsilon"),
         ("rope_theta", json!(0.0), "RoPE base frequency is 0"),
-        ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0}), "\"yarn\" is not supported"),
+        ("rope_scaling", json!({"rope_type": "resonance", "factor": 2.0}), "\"resonance\" is not supported"),
+        ("rope_scaling", json!({"rope_type": "dynamic", "factor": 0.5}), "out of range"),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": -2.0}), "out of range"),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0, "attention_factor": 0}), "out of range"),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0, "beta_fast": -1}), "beta_fast is -1"),
+        ("rope_scaling", json!({"rope_type": "longrope", "factor": 2.0}), "short_factor is missing"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "longrope", "short_factor": 1, "long_factor": [1, 1]}),
+            "a list of numbers",
+        ),
+        ("rope_scaling", json!({"rope_type": "longrope", "short_factor": [1], "long_factor": [1, 1]}), "out of range"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "longrope", "short_factor": [1, 0], "long_factor": [1, 1]}),
+            "out of range",
+        ),
         ("rope_scaling", json!({"rope_type": "linear"}), "factor is missing"),
         ("rope_scaling", json!({"rope_type": "linear", "factor": 0.0}), "out of range"),
         ("rope_scaling", json!([1, 2]), "rope_scaling"),
@@ -73,6 +89,19 @@ fn configurations_that_no_decoder_can_have() {
     ];
     for (key, value, reason) in cases {
         let mut model = small("llama");
+        model.config.insert(key.to_owned(), value.clone());
+        let message = message(model.load());
+        assert!(message.contains(reason), "{key} {value}: {message}");
+    }
+    let phi3: [(&str, Value, &str); 5] = [
+        ("rope_scaling", json!({"type": "dynamic", "factor": 2.0}), "\"dynamic\" of phi3 is not supported"),
+        ("rope_scaling", json!({"type": "su", "short_factor": [1, 1, 1], "long_factor": [1, 1]}), "out of range"),
+        ("partial_rotary_factor", json!(1.5), "partial_rotary_factor 1.5 of phi3"),
+        ("partial_rotary_factor", json!(0.25), "an even number"),
+        ("num_key_value_heads", json!(2), "qkv_proj.weight: has shape"),
+    ];
+    for (key, value, reason) in phi3 {
+        let mut model = small("phi3");
         model.config.insert(key.to_owned(), value.clone());
         let message = message(model.load());
         assert!(message.contains(reason), "{key} {value}: {message}");

@@ -34,7 +34,7 @@ pub struct Shape {
 }
 
 pub fn any_shape() -> impl Strategy<Value = Shape> {
-    let family = prop::sample::select(vec!["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"]);
+    let family = prop::sample::select(vec!["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3"]);
     let heads = (1usize..4, 1usize..4, 1usize..5);
     let widths = (8usize..32, 4usize..32, 4usize..40);
     let switches = (prop::option::of(1usize..6), any::<bool>(), any::<bool>());
@@ -70,6 +70,9 @@ impl Tiny {
         if s.family == "gemma3_text" {
             config["sliding_window_pattern"] = json!(2);
         }
+        if s.family == "phi3" && s.half_head.is_multiple_of(2) {
+            config["partial_rotary_factor"] = json!(0.5);
+        }
         let Value::Object(config) = config else { unreachable!("an object was written") };
         let mut tiny = Self { config, tensors: BTreeMap::new(), shape };
         tiny.fill();
@@ -82,7 +85,7 @@ impl Tiny {
         let gemma = s.family.starts_with("gemma");
         let bias = |module: &str| match s.family {
             "qwen2" => matches!(module, "q_proj" | "k_proj" | "v_proj"),
-            "mistral" => false,
+            "mistral" | "phi3" => false,
             _ => s.bias && matches!(module, "q_proj" | "k_proj" | "v_proj" | "o_proj"),
         };
         let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![s.vocabulary, s.hidden])];
@@ -96,7 +99,11 @@ impl Tiny {
         for layer in 0..s.layers {
             let layer = format!("model.layers.{layer}");
             shapes.extend(norms.iter().map(|n| (format!("{layer}.{n}.weight"), vec![s.hidden])));
-            for (module, [out, input]) in MODULES.map(|m| (m, module_shape(&s, m))) {
+            let modules: Vec<&str> = match s.family {
+                "phi3" => vec!["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
+                _ => MODULES.to_vec(),
+            };
+            for (module, [out, input]) in modules.into_iter().map(|m| (m, module_shape(&s, m))) {
                 let module_name = format!("{layer}.{}.{module}", block(module));
                 shapes.push((format!("{module_name}.weight"), vec![out, input]));
                 if bias(module) {
@@ -119,10 +126,21 @@ impl Tiny {
         }
     }
 
-    /// The values of one weight, `[out, in]`.
-    pub fn weight(&mut self, layer: usize, module: &str) -> &mut Vec<f32> {
-        let name = format!("model.layers.{layer}.{}.{module}.weight", block(module));
-        &mut self.tensors.get_mut(&name).expect("written").1
+    /// The values of one weight, `[out, in]`: those of its rows where it is a part of a fused one.
+    pub fn weight(&mut self, layer: usize, module: &str) -> &mut [f32] {
+        let s = self.shape.clone();
+        let size = |m: &str| module_shape(&s, m).iter().product::<usize>();
+        let (holder, before): (&str, &[&str]) = match (s.family, module) {
+            ("phi3", "q_proj") => ("qkv_proj", &[]),
+            ("phi3", "k_proj") => ("qkv_proj", &["q_proj"]),
+            ("phi3", "v_proj") => ("qkv_proj", &["q_proj", "k_proj"]),
+            ("phi3", "gate_proj") => ("gate_up_proj", &[]),
+            ("phi3", "up_proj") => ("gate_up_proj", &["gate_proj"]),
+            _ => (module, &[]),
+        };
+        let first: usize = before.iter().map(|m| size(m)).sum();
+        let name = format!("model.layers.{layer}.{}.{holder}.weight", block(module));
+        &mut self.tensors.get_mut(&name).expect("written").1[first..first + size(module)]
     }
 
     /// Writes config.json and model.safetensors.
@@ -266,7 +284,7 @@ impl Tiny {
 
 /// The block of a layer that a module belongs to.
 fn block(module: &str) -> &'static str {
-    if ["gate_proj", "up_proj", "down_proj"].contains(&module) { "mlp" } else { "self_attn" }
+    if ["gate_proj", "up_proj", "down_proj", "gate_up_proj"].contains(&module) { "mlp" } else { "self_attn" }
 }
 
 /// `[out, in]`.
@@ -275,6 +293,8 @@ fn module_shape(s: &Shape, module: &str) -> [usize; 2] {
     match module {
         "q_proj" => [q, s.hidden],
         "k_proj" | "v_proj" => [kv, s.hidden],
+        "qkv_proj" => [q + 2 * kv, s.hidden],
+        "gate_up_proj" => [2 * s.inter, s.hidden],
         "o_proj" => [s.hidden, q],
         "down_proj" => [s.hidden, s.inter],
         _ => [s.inter, s.hidden],

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use serde_json::{Value, json};
+use t2l_adapter::fused;
+use t2l_adapter::gguf::BaseShape;
 use t2l_adapter::peft::{self, SaveOptions};
 use t2l_backbone::Decoder;
 use t2l_core::{AdapterBatch, AdapterLayout, FitError, LoraScaling, Parameters};
@@ -137,6 +139,12 @@ impl Trainee for Adapters {
         let factors = stacked(&[&self.adapters[part].parameters], &self.layout, self.scaling);
         let Some(adapter) = factors.adapter(0, &self.layout.base_model) else {
             return Err(FitError::NoSuchAdapter { row: 0, adapter: part, given: self.adapters.len() }.into());
+        };
+        // As other programs attach it to this base model.
+        let c = self.plain_decoder.config();
+        let adapter = match BaseShape::new(&c.family, c.heads, c.kv_heads).filter(|_| c.fused) {
+            Some(base) => fused::fuse(&adapter, &base)?,
+            None => adapter,
         };
         peft::save(&adapter, folder, &SaveOptions { force: true, ..SaveOptions::default() })?;
         files::write_whole(&folder.join(REPORT), format!("{recipe:#}\n").as_bytes())

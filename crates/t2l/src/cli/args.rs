@@ -309,11 +309,12 @@ pub enum AdapterCommand {
     Diff(DiffArgs),
 }
 
-/// The base model of a GGUF adapter.
+/// The base model, where files depend on it.
 #[derive(Debug, Clone, Args)]
 pub struct AdapterBaseArgs {
-    /// Base model of a GGUF adapter that does not tell its heads: a name that `t2l models list` shows, a folder with
-    /// config.json, or a GGUF file; by default the adapter's own, where it is known
+    /// Base model, for GGUF files that do not tell its heads and for adapters of Phi-3, whose projections are fused: a
+    /// name that `t2l models list` shows, a folder with config.json, or a GGUF file; by default the adapter's own, where
+    /// it is known
     #[arg(long, value_name = "NAME|DIR|FILE")]
     pub model: Option<String>,
 }

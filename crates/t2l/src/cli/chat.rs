@@ -27,7 +27,7 @@ pub fn run(args: &ChatArgs, global: &Global) -> anyhow::Result<()> {
     }
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     let options = model.until_end_of_turn(vec![args.max_tokens], sampling);
-    let room = model.decoder.config().max_positions.saturating_sub(args.max_tokens);
+    let room = model.decoder.config().longest_context().saturating_sub(args.max_tokens);
     let chat = Chat { model: &model, adapters, options, room, show: !global.json };
     let mut turns = Vec::new();
     let ended = chat.talk(&mut turns);

@@ -1,11 +1,13 @@
 //! `t2l generate`: descriptions to adapters.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde_json::json;
+use t2l::adapter::{fused, inspect};
 
 use super::args::{Format, GenerateArgs, Global};
 use super::{output, stale, target};
@@ -82,9 +84,9 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     let layout = &t2l.checkpoint().hypernet.config.layout;
     let modules: Vec<&str> = layout.modules.iter().map(|m| m.name.as_str()).collect();
     let mut adapters = Vec::new();
-    for (description, target) in descriptions.iter().zip(&targets) {
+    for (i, (description, target)) in descriptions.iter().zip(&targets).enumerate() {
         let path = std::path::absolute(target).with_context(|| target.display().to_string())?;
-        adapters.push(json!({
+        let mut told = json!({
             "description": description,
             "path": path,
             "format": format,
@@ -93,7 +95,16 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
             "layers": layout.layers,
             "target_modules": modules,
             "parameters": layout.parameters(scaling.rank),
-        }));
+        });
+        if let Some(base) = base.as_ref().filter(|base| base.is_fused()) {
+            let written = inspect(&fused::fuse(&generated.adapter(i).adapter, base)?);
+            told["rank"] = json!(written.rank);
+            told["alpha"] = json!(written.alpha);
+            told["target_modules"] = json!(written.modules.iter().map(|m| &m.name).collect::<BTreeSet<_>>());
+            let values = written.modules.iter().map(|m| m.rank * (m.in_features + m.out_features));
+            told["parameters"] = json!(values.sum::<usize>());
+        }
+        adapters.push(told);
     }
     if global.json {
         return output::json(&json!({ "adapters": adapters, "seconds": seconds }));

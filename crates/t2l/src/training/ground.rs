@@ -6,8 +6,10 @@ use burn::tensor::Device;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use t2l_adapter::fused;
+use t2l_adapter::gguf::BaseShape;
 use t2l_backbone::{Backbone, Decoder};
-use t2l_core::{AdapterLayout, LoraScaling, TextEncoder};
+use t2l_core::{Adapter, AdapterLayout, LoraScaling, TextEncoder};
 use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, other_task};
 use t2l_encoder::{BertEncoder, EmbeddingTable, fingerprint};
 use t2l_hypernet::{HypernetConfig, Manifest, Rendering};
@@ -62,7 +64,7 @@ impl Ground {
         let backbone = Backbone::load_as(&models.base, config.model.weights, device)?;
         let ground = Self { set, tasks, unseen, backbone, device: device.clone() };
         let end_of_turn = ground.renderer()?.end_of_turn().len();
-        check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().max_positions)?;
+        check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().longest_context())?;
         Ok(ground)
     }
 
@@ -77,6 +79,16 @@ impl Ground {
             tell("this device has no products in bf16 with sums in f32: the base model multiplies in f32");
         }
         decoder
+    }
+
+    /// An adapter from a file in the form that training has it in: base models that fuse projections are trained in
+    /// parts, unless fused modules are the targets.
+    pub fn trained_form(&self, adapter: Adapter, layout: &AdapterLayout) -> Result<Adapter, Error> {
+        let c = self.backbone.decoder.config();
+        match BaseShape::new(&c.family, c.heads, c.kv_heads).filter(|_| c.fused) {
+            Some(base) => Ok(fused::in_layout(&adapter, &base, layout)?),
+            None => Ok(adapter),
+        }
     }
 
     /// Where adapters go.

@@ -82,7 +82,7 @@ fn prepare(
     let mut held_out = Vec::new();
     let mut adapters = Vec::new();
     for (i, task) in tasks.iter().enumerate() {
-        adapters.push(initial(config, &layout, &task.name, &ground.device)?);
+        adapters.push(initial(config, &layout, &task.name, ground)?);
         if config.run.validate_every > 0 {
             held_out.extend(validation(config, ground, task, i)?);
         }
@@ -125,11 +125,11 @@ pub(super) fn initial(
     config: &TrainConfig,
     layout: &AdapterLayout,
     name: &str,
-    device: &Device,
+    ground: &Ground,
 ) -> Result<PlainLora, Error> {
     let Some(path) = &config.run.start_from else {
-        return Ok(PlainLora::new(layout, config.hypernet.rank, config.run.seed, name, device));
+        return Ok(PlainLora::new(layout, config.hypernet.rank, config.run.seed, name, &ground.device));
     };
-    let adapter = peft::load(path, device)?;
+    let adapter = ground.trained_form(peft::load(path, &ground.device)?, layout)?;
     Ok(PlainLora::from_adapter(&adapter, layout, scaling(config), &path.display().to_string())?)
 }

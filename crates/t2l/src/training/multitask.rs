@@ -28,7 +28,7 @@ pub(super) fn prepare(
     let layout = ground.layout(config, models)?;
     Ok(Adapters {
         names: vec![String::new()],
-        adapters: vec![initial(config, &layout, "", &ground.device)?],
+        adapters: vec![initial(config, &layout, "", ground)?],
         adapter_of_task: vec![0; tasks.len()],
         layout,
         scaling: scaling(config),

@@ -37,6 +37,9 @@ pub(super) fn prepare(
         adapters.push((task.name.clone(), adapter));
     }
     let mut shape = shape(config, models, ground, width)?;
+    for (_, adapter) in &mut adapters {
+        *adapter = ground.trained_form(adapter.clone(), &shape.layout)?;
+    }
     shape.target = config.recon.target();
     shape.offset = Offset::None;
     // As published: what is scored around the mean needs no bias.

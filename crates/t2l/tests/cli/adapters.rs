@@ -116,6 +116,30 @@ fn to_gguf_and_back() {
 }
 
 #[test]
+fn adapters_of_parts_are_fused_for_models_that_fuse_them() {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("phi")).expect("made");
+    let config = r#"{"model_type": "phi3", "num_attention_heads": 4, "num_key_value_heads": 2}"#;
+    std::fs::write(desk.path("phi/config.json"), config).expect("written");
+    desk.shown("convert @a @fused --model @phi");
+    desk.shown("convert @a @a.gguf --model @phi");
+    desk.shown("convert @a.gguf @back");
+    for name in ["@a", "@fused", "@back"] {
+        let seen = json(&desk.run(&format!("inspect {name} --json")));
+        let modules = seen["modules"].as_array().expect("a list");
+        let place = |m: &serde_json::Value| (m["name"].as_str().unwrap_or_default().to_owned(), m["out"].as_u64());
+        let expected = match name {
+            "@a" => [("q_proj".to_owned(), Some(16)), ("v_proj".to_owned(), Some(8))],
+            _ => [("qkv_proj".to_owned(), Some(32)), ("qkv_proj".to_owned(), Some(32))],
+        };
+        assert_eq!(modules.iter().map(place).collect::<Vec<_>>(), expected, "{name}");
+        for (module, norm) in modules.iter().zip([15.8979, 11.2383]) {
+            assert!((module["norm"].as_f64().expect("a number") - norm).abs() < 1e-3, "{name}: {module}");
+        }
+    }
+}
+
+#[test]
 fn gguf_needs_to_know_the_base() {
     let desk = Desk::new();
     insta::assert_snapshot!(desk.refused("convert @a @a.gguf"), @"error: @a.gguf: a GGUF adapter names its base model's architecture and follows its heads; name that model (--model)");

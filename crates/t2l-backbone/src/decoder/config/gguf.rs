@@ -42,6 +42,8 @@ impl DecoderConfig {
             heads,
             kv_heads: optional_size("attention.head_count_kv")?.unwrap_or(heads),
             head_dim,
+            rotary_dim: head_dim,
+            fused: false,
             norm_eps: f64::from(file.f32(&key("attention.layer_norm_rms_epsilon"))?),
             rope_theta: file.get::<f32>(&key("rope.freq_base"))?.map_or(10_000.0, f64::from),
             rope_local_theta: None,

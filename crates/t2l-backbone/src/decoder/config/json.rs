@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Activation, DecoderConfig, FAMILIES, RopeScaling, Sliding};
+use super::{Activation, DecoderConfig, FAMILIES, Sliding};
 use crate::BackboneError;
 
 impl DecoderConfig {
@@ -22,7 +22,7 @@ impl DecoderConfig {
         }
         let r = Reader { path, json: &json };
         let is = |name: &str| family.starts_with(name);
-        let gemma = is("gemma");
+        let (gemma, phi3) = (is("gemma"), is("phi3"));
         let heads = r.size("num_attention_heads")?;
         let hidden_size = r.size("hidden_size")?;
         let layers = r.size("num_hidden_layers")?;
@@ -45,7 +45,8 @@ impl DecoderConfig {
             false => Some(4096),
         };
         let sliding = r.sliding(&family)?;
-        let (rope_theta, rope_scaling, rope_local_theta) = r.rope(is("gemma3"))?;
+        let max_positions = r.optional_size("max_position_embeddings")?.unwrap_or(if phi3 { 4096 } else { 2048 });
+        let rope = r.rope(&family, head_dim, max_positions)?;
         Self {
             vocab_size: r.size("vocab_size")?,
             hidden_size,
@@ -54,14 +55,16 @@ impl DecoderConfig {
             heads,
             kv_heads: r.optional_size("num_key_value_heads")?.unwrap_or(heads),
             head_dim,
-            norm_eps: r.optional_number("rms_norm_eps")?.unwrap_or(1e-6),
-            rope_theta,
-            rope_local_theta,
-            rope_scaling,
-            max_positions: r.optional_size("max_position_embeddings")?.unwrap_or(2048),
-            // Qwen2 has them whatever the file says, Mistral never.
-            qkv_bias: is("qwen2") || bias && !is("mistral"),
-            output_bias: bias && !is("qwen2") && !is("mistral"),
+            rotary_dim: rope.rotary_dim,
+            fused: phi3,
+            norm_eps: r.optional_number("rms_norm_eps")?.unwrap_or(if phi3 { 1e-5 } else { 1e-6 }),
+            rope_theta: rope.theta,
+            rope_local_theta: rope.local_theta,
+            rope_scaling: rope.scaling,
+            max_positions,
+            // Qwen2 has them whatever the file says, Mistral and Phi-3 never.
+            qkv_bias: is("qwen2") || bias && !is("mistral") && !phi3,
+            output_bias: bias && !is("qwen2") && !is("mistral") && !phi3,
             mlp_bias: is("llama") && r.flag("mlp_bias", false)?,
             qk_norm: is("qwen3") || is("gemma3"),
             post_norms: gemma,
@@ -81,25 +84,25 @@ impl DecoderConfig {
 }
 
 /// Typed access to one JSON object; errors name the file and the key.
-struct Reader<'a> {
-    path: &'a Path,
-    json: &'a Map<String, Value>,
+pub(super) struct Reader<'a> {
+    pub(super) path: &'a Path,
+    pub(super) json: &'a Map<String, Value>,
 }
 
 impl Reader<'_> {
-    fn value(&self, key: &str) -> Option<&Value> {
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
         self.json.get(key).filter(|v| !v.is_null())
     }
 
-    fn wrong(&self, key: &str, what: &str) -> BackboneError {
+    pub(super) fn wrong(&self, key: &str, what: &str) -> BackboneError {
         BackboneError::config(self.path, format!("{key} is {}, not {what}", self.json.get(key).unwrap_or(&Value::Null)))
     }
 
-    fn refuse<T>(&self, reason: impl Into<String>) -> Result<T, BackboneError> {
+    pub(super) fn refuse<T>(&self, reason: impl Into<String>) -> Result<T, BackboneError> {
         Err(BackboneError::config(self.path, reason))
     }
 
-    fn optional_size(&self, key: &str) -> Result<Option<usize>, BackboneError> {
+    pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>, BackboneError> {
         let Some(value) = self.value(key) else { return Ok(None) };
         match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
             Some(n) => Ok(Some(n)),
@@ -111,12 +114,12 @@ impl Reader<'_> {
         self.optional_size(key)?.ok_or_else(|| BackboneError::config(self.path, format!("{key} is missing")))
     }
 
-    fn optional_number(&self, key: &str) -> Result<Option<f64>, BackboneError> {
+    pub(super) fn optional_number(&self, key: &str) -> Result<Option<f64>, BackboneError> {
         let Some(value) = self.value(key) else { return Ok(None) };
         value.as_f64().map(Some).ok_or_else(|| self.wrong(key, "a number"))
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool, BackboneError> {
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, BackboneError> {
         let Some(value) = self.value(key) else { return Ok(default) };
         value.as_bool().ok_or_else(|| self.wrong(key, "true or false"))
     }
@@ -146,7 +149,7 @@ impl Reader<'_> {
             return Ok(Sliding::Layers(marks.collect::<Result<_, _>>()?));
         }
         match family {
-            "mistral" => Ok(Sliding::Always),
+            "mistral" | "phi3" => Ok(Sliding::Always),
             "gemma2" => Ok(Sliding::AllButEvery(2)),
             "gemma3" | "gemma3_text" => {
                 Ok(Sliding::AllButEvery(self.optional_size("sliding_window_pattern")?.unwrap_or(6)))
@@ -159,61 +162,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Base frequency, its scaling, and the base frequency of sliding layers where it is another one.
-    fn rope(&self, gemma3: bool) -> Result<(f64, RopeScaling, Option<f64>), BackboneError> {
-        let theta = if gemma3 { 1e6 } else { 1e4 };
-        let local = gemma3.then_some(1e4);
-        // Newer files keep everything about RoPE in one object, or in one for each kind of layer.
-        let (found, scaling, local) = match self.object("rope_parameters")? {
-            Some(all) => {
-                let of = |kind: &str| all.get(kind).and_then(Value::as_object);
-                let r = Reader { path: self.path, json: of("full_attention").unwrap_or(all) };
-                let sliding = of("sliding_attention").map(|json| Reader { path: self.path, json });
-                r.refuse_partial()?;
-                let found_local = sliding.map(|s| s.optional_number("rope_theta")).transpose()?.flatten();
-                (r.optional_number("rope_theta")?, r.scaling()?, found_local.or(local))
-            }
-            None => {
-                let scaling = match self.object("rope_scaling")? {
-                    Some(json) => Reader { path: self.path, json }.scaling()?,
-                    None => RopeScaling::None,
-                };
-                let found_local = if gemma3 { self.optional_number("rope_local_base_freq")? } else { None };
-                (self.optional_number("rope_theta")?, scaling, found_local.or(local))
-            }
-        };
-        self.refuse_partial()?;
-        Ok((found.unwrap_or(theta), scaling, local))
-    }
-
-    fn object(&self, key: &str) -> Result<Option<&Map<String, Value>>, BackboneError> {
+    pub(super) fn object(&self, key: &str) -> Result<Option<&Map<String, Value>>, BackboneError> {
         self.value(key).map(|v| v.as_object().ok_or_else(|| self.wrong(key, "an object"))).transpose()
-    }
-
-    fn refuse_partial(&self) -> Result<(), BackboneError> {
-        match self.optional_number("partial_rotary_factor")? {
-            Some(share) if share != 1.0 => self.refuse(format!("partial_rotary_factor {share} is not supported")),
-            _ => Ok(()),
-        }
-    }
-
-    /// This object as a `rope_scaling`.
-    fn scaling(&self) -> Result<RopeScaling, BackboneError> {
-        let number = |key: &str| {
-            self.optional_number(key)?
-                .ok_or_else(|| BackboneError::config(self.path, format!("rope_scaling.{key} is missing")))
-        };
-        let kind = ["rope_type", "type"].iter().find_map(|k| self.value(k)).and_then(Value::as_str);
-        match kind.unwrap_or("default") {
-            "default" => Ok(RopeScaling::None),
-            "linear" => Ok(RopeScaling::Linear { factor: number("factor")? }),
-            "llama3" => Ok(RopeScaling::Llama3 {
-                factor: number("factor")?,
-                low: number("low_freq_factor")?,
-                high: number("high_freq_factor")?,
-                original: number("original_max_position_embeddings")?,
-            }),
-            other => self.refuse(format!("RoPE scaling {other:?} is not supported")),
-        }
     }
 }

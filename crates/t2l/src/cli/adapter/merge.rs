@@ -4,19 +4,24 @@ use std::time::Instant;
 
 use anyhow::Context;
 use serde_json::json;
-use t2l::adapter::{Format, gguf::BaseShape, merge};
+use t2l::adapter::{Format, fused, gguf::BaseShape, merge};
 
 use super::super::args::{Global, MergeArgs};
 use super::super::output;
 
 pub fn run(args: &MergeArgs, global: &Global) -> anyhow::Result<()> {
+    // What a PEFT folder needs of the base model is only whether it fuses projections.
     let base = match Format::of(&args.adapter) {
         Format::Gguf => Some(BaseShape::read(&args.model)?),
-        Format::Peft => None,
+        Format::Peft => BaseShape::read(&args.model).ok().filter(BaseShape::is_fused),
     };
     let loaded = super::load(&args.adapter, base.as_ref(), global)?;
     let started = Instant::now();
-    let merged = merge(&loaded.adapter, &args.model, &args.output)?;
+    let adapter = match &base {
+        Some(base) => fused::fuse(&loaded.adapter, base)?,
+        None => loaded.adapter,
+    };
+    let merged = merge(&adapter, &args.model, &args.output)?;
     let seconds = started.elapsed().as_secs_f64();
     if !global.json {
         output::line(args.output.display())?;
