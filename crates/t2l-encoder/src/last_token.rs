@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use t2l_backbone::tokenizer::ModelTokenizer;
-use t2l_backbone::{BackboneError, Decoder, gguf::GgufFile};
+use t2l_backbone::{BackboneError, Decoder, WeightType, gguf::GgufFile};
 use t2l_core::{AdapterBatch, EncodeError, EncodedTexts, TextEncoder};
 
 use crate::encoder::{batches, check, folder_name};
@@ -36,7 +36,7 @@ impl LastTokenEncoder {
         if !path.is_dir() {
             let file = GgufFile::open(path).map_err(BackboneError::from)?;
             let tokenizer = ModelTokenizer::from_gguf(&file).map_err(BackboneError::from)?;
-            return Ok(Self { id, decoder: Decoder::from_gguf(file, device)?, tokenizer });
+            return Ok(Self { id, decoder: Decoder::from_gguf(file, WeightType::F32, device)?, tokenizer });
         }
         let recipe = Recipe::read(path)?;
         if let Some(other) = recipe.pooling.iter().find(|pooling| **pooling != Pooling::LastToken) {
