@@ -92,12 +92,13 @@ impl Weights {
                 (view.shape().to_vec(), values)
             }
             Self::Gguf(file, config) => {
-                let gguf = gguf_name(name);
+                let gguf = gguf_name(name, config.post_norms);
                 let info = file.tensor(&gguf).ok_or_else(|| error(format!("({gguf}) is missing")))?;
                 check_shape(&info.shape, shape).map_err(error)?;
                 let mut values = file.read_f32(&gguf)?;
-                for (suffix, heads) in [("attn_q", config.heads), ("attn_k", config.kv_heads)] {
-                    if gguf.contains(suffix) {
+                for (module, heads) in [("attn_q.", config.heads), ("attn_k.", config.kv_heads)] {
+                    // Other architectures rotate halves in llama.cpp too, and keep their rows as they are.
+                    if config.family == "llama" && gguf.contains(module) {
                         values = half_split_rows(&values, heads, config.head_dim);
                     }
                 }
@@ -201,8 +202,9 @@ fn half_split_rows(values: &[f32], heads: usize, head_dim: usize) -> Vec<f32> {
     out
 }
 
-/// llama.cpp's name of a tensor that checkpoints call `name`.
-fn gguf_name(name: &str) -> String {
+/// llama.cpp's name of a tensor that checkpoints call `name`; `post_norms`: of a family with norms after its modules,
+/// whose names for norms mean other places.
+fn gguf_name(name: &str, post_norms: bool) -> String {
     let name = name.strip_prefix("model.").unwrap_or(name);
     let mapped = match name {
         "embed_tokens.weight" => return "token_embd.weight".into(),
@@ -221,7 +223,11 @@ fn gguf_name(name: &str) -> String {
         "mlp.up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",
         "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" => "ffn_norm",
+        "self_attn.q_norm" => "attn_q_norm",
+        "self_attn.k_norm" => "attn_k_norm",
+        "post_attention_layernorm" if post_norms => "post_attention_norm",
+        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
+        "post_feedforward_layernorm" => "post_ffw_norm",
         other => other,
     };
     format!("blk.{layer}.{module}.{kind}")

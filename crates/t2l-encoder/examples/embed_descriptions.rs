@@ -1,6 +1,6 @@
 //! Computes the embeddings of every description in some task files, once.
 //!
-//! `cargo run --release -p t2l-encoder --example embed_descriptions -- ENCODER_DIR ID OUT.safetensors tasks.json …`
+//! `cargo run --release -p t2l-encoder --example embed_descriptions -- ENCODER ID OUT.safetensors tasks.json …`
 //!
 //! Every string below a key `descriptions` is a description, and so is every one below
 //! `ablation_nonsense_descriptions`.
@@ -10,12 +10,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde_json::Value;
-use t2l_encoder::{BertEncoder, EmbeddingTable};
+use t2l_encoder::{EmbeddingTable, Encoder};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, id, out, files @ ..] = arguments.as_slice() else {
-        return Err("usage: embed_descriptions ENCODER_DIR ID OUT.safetensors TASKS.json …".into());
+        return Err("usage: embed_descriptions ENCODER ID OUT.safetensors TASKS.json …".into());
     };
     let mut texts = BTreeSet::new();
     for file in files {
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         descriptions(&json, false, &mut texts);
     }
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let encoder = BertEncoder::load(folder, &t2l_core::device::parse("cpu")?)?.with_id(id);
+    let encoder = Encoder::load(folder, &t2l_core::device::parse("cpu")?)?.with_id(id);
     let start = Instant::now();
     let table = EmbeddingTable::fill(Path::new(out), &encoder, &texts, |done, of| {
         eprintln!("{done}/{of} after {:.1} s", start.elapsed().as_secs_f64());

@@ -43,7 +43,7 @@ impl BertEncoder {
         let config = model.config();
         let max_seq_length = recipe.max_seq_length(config)?;
         let tokenizer = TextTokenizer::load(&recipe.model, max_seq_length, config.vocab_size, recipe.lower_case)?;
-        let id = folder.file_name().map_or_else(|| "encoder".into(), |n| n.to_string_lossy().into_owned());
+        let id = folder_name(folder);
         let (pooling, normalise) = (recipe.pooling(config), recipe.normalise);
         Ok(Self { id, model, tokenizer, pooling, normalise, max_seq_length })
     }
@@ -101,7 +101,8 @@ impl BertEncoder {
             texts.iter().enumerate().map(|(i, text)| self.tokens(i, text)).collect::<Result<_, _>>()?;
         let truncated = tokens.iter().map(|t| t.truncated).collect();
         let mut values = vec![0.0f32; texts.len() * self.width()];
-        for batch in batches(&tokens) {
+        let lengths: Vec<usize> = tokens.iter().map(|t| t.ids.len()).collect();
+        for batch in batches(&lengths) {
             let ids: Vec<&[u32]> = batch.iter().filter_map(|&i| tokens.get(i)).map(|t| t.ids.as_slice()).collect();
             let refused = |e: EncoderError| EncodeError::Tokenize {
                 index: batch.first().copied().unwrap_or(0),
@@ -145,8 +146,13 @@ impl TextEncoder for BertEncoder {
     }
 }
 
+/// What an encoder is called until it is told.
+pub(crate) fn folder_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| "encoder".into(), |n| n.to_string_lossy().into_owned())
+}
+
 /// Refuses what cannot be meant as a description.
-fn check(texts: &[&str]) -> Result<(), EncodeError> {
+pub(crate) fn check(texts: &[&str]) -> Result<(), EncodeError> {
     for (index, text) in texts.iter().enumerate() {
         let (bytes, limit) = (text.len(), MAX_DESCRIPTION_BYTES);
         if bytes > limit {
@@ -160,9 +166,9 @@ fn check(texts: &[&str]) -> Result<(), EncodeError> {
 }
 
 /// Groups texts of similar length, so that little is spent on padding; masks keep the rows apart.
-fn batches(tokens: &[Tokens]) -> Vec<Vec<usize>> {
-    let length = |i: &usize| tokens.get(*i).map_or(0, |t| t.ids.len());
-    let mut order: Vec<usize> = (0..tokens.len()).collect();
+pub(crate) fn batches(lengths: &[usize]) -> Vec<Vec<usize>> {
+    let length = |i: &usize| lengths.get(*i).copied().unwrap_or(0);
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(length);
     let mut batches: Vec<Vec<usize>> = Vec::new();
     for i in order {

@@ -94,6 +94,9 @@ pub enum EncoderError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A decoder that cannot be loaded or run.
+    #[error(transparent)]
+    Decoder(#[from] t2l_backbone::BackboneError),
     /// A text that cannot be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),

@@ -11,13 +11,29 @@ use crate::EncoderError;
 /// Folders below a model's own that are looked into: its modules'.
 const DEPTH: usize = 1;
 
+/// SHA-256 of an encoder's weights, in hexadecimal: of the file itself, else of the folder's model.safetensors, else of
+/// its index of shards. `None` for a folder that has neither.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn weights_sha256(path: &Path) -> Result<Option<String>, EncoderError> {
+    let named = ["model.safetensors", "model.safetensors.index.json"].map(|name| path.join(name));
+    let file = if path.is_file() { Some(path.to_owned()) } else { named.into_iter().find(|file| file.is_file()) };
+    let Some(file) = file else { return Ok(None) };
+    Ok(Some(contents(&file)?.iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
 /// 16 hexadecimal digits that follow from an encoder's id and its files: weights, vocabulary and settings.
 ///
 /// # Errors
 /// A file or folder that cannot be read.
 pub fn fingerprint(id: &str, folder: &Path) -> Result<String, EncoderError> {
     let mut paths = Vec::new();
-    collect(folder, DEPTH, &mut paths)?;
+    if folder.is_file() {
+        paths.push(folder.to_owned());
+    } else {
+        collect(folder, DEPTH, &mut paths)?;
+    }
     paths.sort();
     let mut hasher = Sha256::new().chain_update(id.as_bytes());
     for path in paths {
@@ -82,5 +98,18 @@ mod tests {
         write("model.safetensors", "weightz");
         assert_ne!(pooled, of("one"));
         assert!(fingerprint("one", &folder.path().join("none")).is_err());
+        let file = |name: &str| fingerprint("one", &folder.path().join(name)).expect("reads");
+        assert_ne!(file("model.onnx"), file("model.safetensors"));
+    }
+
+    #[test]
+    fn weights_are_a_file_or_what_a_folder_calls_model() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let of = |path: &Path| weights_sha256(path).expect("reads");
+        assert_eq!(of(folder.path()), None);
+        let file = folder.path().join("model.safetensors");
+        std::fs::write(&file, "abc").expect("written");
+        let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!((of(folder.path()).as_deref(), of(&file).as_deref()), (Some(known), Some(known)));
     }
 }

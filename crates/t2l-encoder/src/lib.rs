@@ -1,7 +1,8 @@
 //! Text encoders: f(z) turns a task description into the task embedding a hypernetwork reads.
 //!
 //! [`BertEncoder`] loads models of the BERT family (MiniLM, BGE, E5, XLM-R) and GTE v1.5 from a folder of Hugging Face
-//! files, one stack switched by config.json. [`EmbeddingTable`] keeps the embeddings of many descriptions in a file.
+//! files, one stack switched by config.json. [`LastTokenEncoder`] is the last token of any decoder that `t2l-backbone`
+//! loads, and [`Encoder`] whichever of the two a folder or file holds. [`EmbeddingTable`] keeps the embeddings of many descriptions in a file.
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -16,12 +17,14 @@
 //! }
 //! ```
 
+mod any;
 mod batch;
 pub mod config;
 mod encoder;
 mod error;
 mod fingerprint;
 mod format;
+mod last_token;
 mod model;
 pub mod pooling;
 pub mod rope;
@@ -30,11 +33,13 @@ mod table;
 mod tokenize;
 mod weights;
 
+pub use any::Encoder;
 pub use batch::TokenBatch;
 pub use encoder::{BertEncoder, MAX_DESCRIPTION_BYTES};
 pub use error::EncoderError;
-pub use fingerprint::fingerprint;
+pub use fingerprint::{fingerprint, weights_sha256};
 pub use format::format_description;
+pub use last_token::LastTokenEncoder;
 pub use model::BertModel;
 pub use pooling::Pooling;
 pub use table::EmbeddingTable;

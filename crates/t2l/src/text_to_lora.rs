@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use t2l_adapter::peft::{self, SaveOptions};
 use t2l_backbone::{Backbone, WeightType};
 use t2l_core::{Adapter, AdapterGenerator, AdapterLayout, LoraFactors, TextEncoder, device};
-use t2l_encoder::BertEncoder;
+use t2l_encoder::{Encoder, weights_sha256};
 use t2l_hypernet::{Checkpoint, Conditioning, ModelRef};
 use t2l_models::{ModelError, Models, Progress};
 
@@ -69,7 +69,8 @@ impl Builder {
         self
     }
 
-    /// Where the checkpoint's text encoder lies, for one that `t2l models` does not know: a folder, or a name.
+    /// Where the checkpoint's text encoder lies, for one that `t2l models` does not know: a folder, a decoder's GGUF file, or
+    /// a name.
     ///
     /// It has to be the encoder that the checkpoint names.
     #[must_use]
@@ -123,7 +124,14 @@ impl Builder {
             }
             other => other?,
         };
-        let encoder = BertEncoder::load(&folder, &device)?.with_id(&reference.id);
+        if let (Some(name), Some(trained)) = (given.filter(|name| models.known(name).is_none()), &reference.sha256) {
+            let found = weights_sha256(&folder)?.unwrap_or_else(|| "nothing".into());
+            if found != *trained {
+                let found = format!("{name}, whose weights have SHA-256 {found} instead of {trained}");
+                return Err(Error::Invalid(another_encoder(&reference.id, &found)));
+            }
+        }
+        let encoder = Encoder::load(&folder, &device)?.with_id(&reference.id);
         let expected = checkpoint.hypernet.config.embedding;
         if encoder.width() != expected {
             let found =
@@ -172,7 +180,7 @@ pub struct TextToLora {
     device: Device,
     source: CheckpointSource,
     checkpoint: Checkpoint,
-    encoder: BertEncoder,
+    encoder: Encoder,
     models: Models,
 }
 
@@ -244,7 +252,7 @@ impl TextToLora {
     }
 
     /// The text encoder.
-    pub fn encoder(&self) -> &BertEncoder {
+    pub fn encoder(&self) -> &Encoder {
         &self.encoder
     }
 

@@ -10,7 +10,32 @@ use crate::{
     tokenizer::{read_object, token_text},
 };
 
+/// Gemma's turns. Its models know no system turn: what one says goes before the first question.
+const GEMMA: &str = r#"{{ bos_token }}
+{%- set said = namespace(system='') %}
+{%- for message in messages %}
+{%- if message.role == 'system' %}
+{%- set said.system = message.content | trim + '\n\n' %}
+{%- else %}
+{{- '<start_of_turn>' + ('model' if message.role == 'assistant' else message.role) + '\n' }}
+{{- said.system + message.content | trim + '<end_of_turn>\n' }}
+{%- set said.system = '' %}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"#;
+
 impl ChatTemplate {
+    /// The template that goes with a vocabulary, for models that bring none: Gemma's turns where `has` knows their
+    /// tokens. `None` where no set of tokens is known.
+    pub fn by_tokens(
+        has: impl Fn(&str) -> bool,
+        bos_token: Option<String>,
+        eos_token: Option<String>,
+    ) -> Option<Result<Self, ChatError>> {
+        let gemma = ["<start_of_turn>", "<end_of_turn>"].into_iter().all(has);
+        gemma.then(|| Self::new(GEMMA.to_owned(), bos_token, eos_token))
+    }
+
     /// The template of a model folder: `chat_template.jinja`, else the one in `tokenizer_config.json`,
     /// else the one in `chat_template.json`.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, ChatError> {

@@ -176,3 +176,22 @@ fn gguf_files() {
     let none = Bytes::front(0, 0).open().unwrap();
     assert!(matches!(ChatTemplate::from_gguf(&none), Err(ChatError::NoTemplate(_))));
 }
+
+/// As the tuned Gemmas' own template writes them.
+#[test]
+fn turns_by_the_tokens_of_a_vocabulary() {
+    let template = |known: &[&str]| ChatTemplate::by_tokens(|token| known.contains(&token), Some("<bos>".into()), None);
+    assert!(template(&["<start_of_turn>"]).is_none());
+    let gemma = template(&["<start_of_turn>", "<end_of_turn>"]).unwrap().unwrap();
+    let talk = [
+        Message::system("Be brief."),
+        Message::user(" What is 2+2? "),
+        Message::assistant("4\n"),
+        Message::user("And 3+3?"),
+    ];
+    let expected = "<bos><start_of_turn>user\nBe brief.\n\nWhat is 2+2?<end_of_turn>\n<start_of_turn>model\n4<end_of_turn>\n\
+                    <start_of_turn>user\nAnd 3+3?<end_of_turn>\n<start_of_turn>model\n";
+    assert_eq!(gemma.render(&talk, true).unwrap(), expected);
+    let bare = "<bos><start_of_turn>user\nAnd 3+3?<end_of_turn>\n";
+    assert_eq!(gemma.render_bare(&talk[3..], false).unwrap(), bare);
+}

@@ -17,6 +17,9 @@ use super::{ModelTokenizer, SpecialIds, TokenizerError, pre_types, pre_types::Pr
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
+/// Ends of a turn by their spelling: not every file has an id for them.
+const ENDS_OF_TURN: [&str; 4] = ["<end_of_turn>", "<|im_end|>", "<|eot_id|>", "<|end|>"];
+
 impl ModelTokenizer {
     /// Builds the tokenizer of a GGUF file: byte-level BPE (`gpt2`) with one of the known rules for
     /// cutting words, or SentencePiece with scores (`llama`).
@@ -115,7 +118,8 @@ impl Source<'_> {
 
     fn special_ids(&self) -> Result<SpecialIds, TokenizerError> {
         let ends = [self.special("eot")?, self.special("eom")?];
-        let stops: Vec<u32> = ends.into_iter().flatten().collect();
+        let mut stops: Vec<u32> = ends.into_iter().flatten().collect();
+        stops.extend((0..).zip(self.tokens).filter(|(_, t)| ENDS_OF_TURN.contains(&t.as_str())).map(|(id, _)| id));
         Ok(SpecialIds::new(self.special("bos")?, self.special("eos")?, self.special("padding")?, &stops))
     }
 

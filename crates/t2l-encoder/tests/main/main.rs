@@ -2,6 +2,7 @@
 
 mod batching;
 mod hostile;
+mod last_token;
 mod reference;
 mod table;
 mod tiny;

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
-use t2l_core::TextEncoder;
+use t2l_backbone::{Decoder, tokenizer::ModelTokenizer};
+use t2l_core::{AdapterBatch, TextEncoder};
 use t2l_encoder::config::{Naming, Positions};
 use t2l_encoder::pooling::normalise;
 use t2l_encoder::rope::Rope;
-use t2l_encoder::{BertEncoder, BertModel, EncoderError, Pooling, TokenBatch, format_description};
+use t2l_encoder::{BertEncoder, BertModel, EncoderError, LastTokenEncoder, Pooling, TokenBatch, format_description};
 use t2l_testing::{Cases, Skip, assert_close, fixtures, json, minilm, tensors};
+use tokenizers::{Tokenizer, models::bpe::BPE};
 
 use crate::tiny::{device, values};
 
@@ -39,13 +41,50 @@ fn name(folder: &Path) -> String {
     folder.file_name().unwrap().to_string_lossy().into_owned()
 }
 
+/// A decoder's last token, from rows padded on either side.
+fn last_token(folder: &Path, model: &str) {
+    let decoder = Decoder::load(&folder.join(model), &device()).unwrap();
+    let nothing = Tokenizer::new(BPE::default()).to_string(false).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("tokenizer.json"), nothing).unwrap();
+    let tokenizer = ModelTokenizer::from_tokenizer_json(place.path().join("tokenizer.json")).unwrap();
+    let encoder = LastTokenEncoder::new("tiny", decoder.clone(), tokenizer);
+    let io = tensors(&folder.join("io.safetensors"));
+    for side in ["left", "right"] {
+        let at = |name: &str| &io[&format!("{side}.{name}")];
+        let (ids, mask) = (at("input_ids"), at("attention_mask"));
+        let width = ids.shape[1];
+        let rows: Vec<Vec<u32>> = ids
+            .i64()
+            .chunks(width)
+            .zip(mask.i64().chunks(width))
+            .map(|(ids, mask)| ids.iter().zip(mask).filter(|(_, real)| **real == 1).map(|(&id, _)| id as u32).collect())
+            .collect();
+        let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        let states = encoder.last_states(&rows).unwrap();
+        assert_close(side, &values(states.clone()), &at("last_token_hidden").values, ATOL, RTOL);
+        let scaled = normalise(states).mul_scalar((encoder.width() as f64).sqrt());
+        assert_close(side, &values(scaled), &at("task_emb").values, ATOL, RTOL);
+        // The decoder itself gives the same for rows padded on the left.
+        if side == "left" {
+            let starts: Vec<usize> = rows.iter().map(|row| width - row.len()).collect();
+            let ids = Tensor::from_data(TensorData::new(ids.i64(), [rows.len(), width]), &device());
+            let none = AdapterBatch::none(rows.len());
+            let all = decoder.hidden(decoder.embed(ids), &starts, None, &none).unwrap();
+            let last = values(all.narrow(1, width - 1, 1));
+            assert_close("left-padded", &last, &at("last_token_hidden").values, ATOL, RTOL);
+        }
+    }
+}
+
 /// A model small enough to lie beside its numbers: token ids in, states and pooled vectors out.
 fn small_encoder(folder: &Path) -> Result<(), Skip> {
     let case = name(folder);
     let device = device();
     let config = json(&folder.join("config.json"));
     if config["pooling"] == "last_token" {
-        return Err(Skip::UnsupportedFamily);
+        last_token(folder, config["model"].as_str().expect("a model"));
+        return Ok(());
     }
     let model = match BertModel::load(folder, &device) {
         Err(EncoderError::UnsupportedFamily { .. }) => return Err(Skip::UnsupportedFamily),

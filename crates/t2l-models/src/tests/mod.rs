@@ -39,7 +39,16 @@ fn file() -> &'static ModelFile {
 fn model(file: &'static ModelFile, sources: &[Source]) -> &'static [Model] {
     let files = std::slice::from_ref(file);
     let sources = Box::leak(sources.to_vec().into_boxed_slice());
-    let model = Model { name: "m", hub_id: "org/m", role: "test", licence: "MIT", files, sources };
+    let model = Model {
+        name: "m",
+        hub_id: "org/m",
+        role: "test",
+        licence: "MIT",
+        notice: None,
+        by_default: true,
+        files,
+        sources,
+    };
     Box::leak(vec![model].into_boxed_slice())
 }
 

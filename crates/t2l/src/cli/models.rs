@@ -36,7 +36,7 @@ pub fn run(command: &ModelsCommand, global: &Global) -> anyhow::Result<()> {
         }
         ModelsCommand::Pull { names } => {
             let names: Vec<String> = match names.is_empty() {
-                true => models.list().iter().map(|l| l.model.name.to_owned()).collect(),
+                true => models.list().iter().filter(|l| l.model.by_default).map(|l| l.model.name.to_owned()).collect(),
                 false => names.clone(),
             };
             let mut pulled = Vec::new();
@@ -44,9 +44,13 @@ pub fn run(command: &ModelsCommand, global: &Global) -> anyhow::Result<()> {
                 let path = models.pull(name, &mut Terminal::new())?;
                 if let Some(model) = models.known(name) {
                     eprintln!("{}: {} ({})", model.name, model.hub_id, model.licence);
-                    pulled.push(
-                        json!({ "name": model.name, "path": path, "bytes": model.bytes(), "licence": model.licence }),
-                    );
+                    if let Some(notice) = model.notice {
+                        eprintln!("{notice}");
+                    }
+                    pulled.push(json!({
+                        "name": model.name, "path": path, "bytes": model.bytes(), "licence": model.licence,
+                        "notice": model.notice,
+                    }));
                 }
                 if !global.json {
                     output::line(path.display())?;

@@ -140,7 +140,10 @@ fn model_paths(models: &Models, config: &TrainConfig) -> anyhow::Result<ModelPat
         Ok((path, reference))
     };
     let (base, base_ref) = find(&config.model.base)?;
-    let (encoder, encoder_ref) = find(&config.model.encoder)?;
+    let (encoder, mut encoder_ref) = find(&config.model.encoder)?;
+    if encoder_ref.sha256.is_none() {
+        encoder_ref.sha256 = t2l::encoder::weights_sha256(&encoder)?;
+    }
     Ok(ModelPaths { base, base_ref, encoder, encoder_ref })
 }
 

@@ -11,7 +11,7 @@ use t2l_adapter::gguf::BaseShape;
 use t2l_backbone::{Backbone, Decoder};
 use t2l_core::{Adapter, AdapterLayout, LoraScaling, TextEncoder};
 use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, other_task};
-use t2l_encoder::{BertEncoder, EmbeddingTable, fingerprint};
+use t2l_encoder::{EmbeddingTable, Encoder, fingerprint};
 use t2l_hypernet::{HypernetConfig, Manifest, Rendering};
 use t2l_train::{HeldOut, HeldOutExample, TrainConfig, Validator};
 
@@ -160,7 +160,7 @@ impl Ground {
     ) -> Result<(EmbeddingTable, usize), Error> {
         let id = fingerprint(&models.encoder_ref.id, &models.encoder)?;
         let path = cache.join(format!("descriptions-{id}.safetensors"));
-        let encoder = BertEncoder::load(&models.encoder, &self.device)?.with_id(id);
+        let encoder = Encoder::load(&models.encoder, &self.device)?.with_id(id);
         tell("embedding descriptions");
         let tasks = self.tasks.iter().chain(&self.unseen);
         let all: Vec<&str> =

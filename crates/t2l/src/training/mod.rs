@@ -45,7 +45,7 @@ pub struct ModelPaths {
     pub base: PathBuf,
     /// Names and hash of the base model for the manifest.
     pub base_ref: ModelRef,
-    /// The encoder's folder.
+    /// The encoder: a folder, or a decoder's GGUF file.
     pub encoder: PathBuf,
     /// Names of the encoder for the manifest.
     pub encoder_ref: ModelRef,

@@ -6,6 +6,7 @@ mod contracts;
 #[cfg(unix)]
 mod disk_full;
 mod docs;
+mod encoder;
 mod import;
 mod training;
 

@@ -8,21 +8,28 @@ use crate::BackboneError;
 /// Tensor of frequency divisors: how llama.cpp writes Llama 3's scaling.
 const DIVISORS: &str = "rope_freqs.weight";
 
+/// Families by `general.architecture`. Mistral's models are llama there.
+const ARCHITECTURES: [&str; 5] = ["llama", "qwen2", "qwen3", "gemma2", "gemma3"];
+
 impl DecoderConfig {
-    /// Reads GGUF metadata (`general.architecture` llama).
+    /// Reads GGUF metadata.
     ///
     /// # Errors
     /// An unknown architecture, missing metadata, or numbers that no decoder can have.
     pub fn from_gguf(file: &GgufFile) -> Result<Self, BackboneError> {
         let family = file.str("general.architecture")?.to_owned();
-        if family != "llama" {
+        if !ARCHITECTURES.contains(&family.as_str()) {
             return Err(BackboneError::UnsupportedFamily { path: file.path().to_owned(), family });
         }
+        let gemma = family.starts_with("gemma");
         let key = |name: &str| format!("{family}.{name}");
         let size = |name: &str| file.usize(&key(name));
         let optional_size = |name: &str| file.get::<u32>(&key(name)).map(|n| n.map(|n| n as usize));
+        let number = |name: &str| file.get::<f32>(&key(name)).map(|x| x.map(f64::from));
+        let has = |tensor: &str| file.tensor(tensor).is_some();
         let heads = size("attention.head_count")?;
         let hidden_size = size("embedding_length")?;
+        let layers = size("block_count")?;
         let head_dim = match optional_size("attention.key_length")? {
             Some(d) => d,
             None => hidden_size.checked_div(heads).unwrap_or(0),
@@ -34,39 +41,65 @@ impl DecoderConfig {
             }
         }
         let vocabulary = file.tensor("token_embd.weight").and_then(|t| t.shape.first().copied()).unwrap_or(0);
+        // The largest Gemmas scale by the width of the stream over their heads; the file does not say so.
+        let scaled_width = match (family.as_str(), layers) {
+            ("gemma2", 46) | ("gemma3", 62) => hidden_size.checked_div(heads).unwrap_or(0),
+            _ => head_dim,
+        };
+        // Only Gemma's layers slide in llama.cpp, whatever else a file says.
+        let (window, pattern) = match family.as_str() {
+            "gemma2" => (Some(optional_size("attention.sliding_window")?.unwrap_or(4096)), Sliding::AllButEvery(2)),
+            "gemma3" => (optional_size("attention.sliding_window")?, Sliding::AllButEvery(6)),
+            _ => (None, Sliding::Never),
+        };
+        let local = number("rope.freq_base_swa")?;
+        let gemma2 = family == "gemma2";
         Self {
             vocab_size: vocabulary,
             hidden_size,
             intermediate_size: size("feed_forward_length")?,
-            layers: size("block_count")?,
+            layers,
             heads,
             kv_heads: optional_size("attention.head_count_kv")?.unwrap_or(heads),
             head_dim,
             rotary_dim: head_dim,
             fused: false,
             norm_eps: f64::from(file.f32(&key("attention.layer_norm_rms_epsilon"))?),
-            rope_theta: file.get::<f32>(&key("rope.freq_base"))?.map_or(10_000.0, f64::from),
-            rope_local_theta: None,
+            rope_theta: number("rope.freq_base")?.unwrap_or(10_000.0),
+            rope_local_theta: (family == "gemma3").then(|| local.unwrap_or(10_000.0)),
             rope_scaling: rope_scaling(file, &family, head_dim)?,
             max_positions: size("context_length")?,
-            qkv_bias: file.tensor("blk.0.attn_q.bias").is_some(),
-            output_bias: file.tensor("blk.0.attn_output.bias").is_some(),
-            mlp_bias: file.tensor("blk.0.ffn_gate.bias").is_some(),
-            qk_norm: false,
-            post_norms: false,
+            qkv_bias: has("blk.0.attn_q.bias"),
+            output_bias: has("blk.0.attn_output.bias"),
+            mlp_bias: has("blk.0.ffn_gate.bias"),
+            qk_norm: matches!(family.as_str(), "qwen3" | "gemma3"),
+            post_norms: gemma,
+            // Files hold the sum.
             norm_plus_one: false,
-            scale_embeddings: false,
-            tied: file.tensor("output.weight").is_none(),
-            activation: Activation::Silu,
-            window: None,
-            sliding: Sliding::Never,
-            attention_scale: (head_dim as f64).powf(-0.5),
-            attention_softcap: None,
-            logit_softcap: None,
+            scale_embeddings: gemma,
+            tied: !has("output.weight"),
+            activation: if gemma { Activation::GeluTanh } else { Activation::Silu },
+            window,
+            sliding: sliding(file, &family, layers)?.unwrap_or(pattern),
+            attention_scale: number("attention.scale")?.unwrap_or((scaled_width as f64).powf(-0.5)),
+            attention_softcap: number("attn_logit_softcapping")?.or(gemma2.then_some(50.0)).filter(|_| gemma),
+            logit_softcap: number("final_logit_softcapping")?.or(gemma2.then_some(30.0)).filter(|_| gemma),
             family,
         }
         .checked(file.path())
     }
+}
+
+/// Which layers slide, where the file says it: a mark for each layer, or after how many layers one sees everything.
+fn sliding(file: &GgufFile, family: &str, layers: usize) -> Result<Option<Sliding>, BackboneError> {
+    let key = format!("{family}.attention.sliding_window_pattern");
+    if !family.starts_with("gemma") {
+        return Ok(None);
+    }
+    if let Ok(marks) = file.get::<&[bool]>(&key) {
+        return Ok(marks.map(|marks| Sliding::Layers(marks.iter().copied().take(layers).collect())));
+    }
+    Ok(file.get::<usize>(&key)?.map(Sliding::AllButEvery))
 }
 
 fn rope_scaling(file: &GgufFile, family: &str, head_dim: usize) -> Result<RopeScaling, BackboneError> {

@@ -1,0 +1,97 @@
+//! A decoder as the text encoder, from training to generation; weights that are not the checkpoint's are refused.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use t2l::core::{AdapterLayout, LoraScaling, TargetModule, device};
+use t2l::encoder::weights_sha256;
+use t2l::hypernet::{Arch, Checkpoint, Dtype, Hypernet, HypernetConfig, Init, Manifest, ModelRef, Rendering, VERSION};
+
+use super::{models_here, t2l, text, tiny_tasks};
+
+/// A tiny decoder's folder, with a tokenizer that knows one word.
+fn decoder(folder: &Path, family: &str) -> PathBuf {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/gguf-models").join(family);
+    let folder = folder.join(family);
+    std::fs::create_dir(&folder).expect("a folder");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(model.join(name), folder.join(name)).expect("copied");
+    }
+    let model = json!({"type": "WordLevel", "vocab": {"?": 3, "words": 4, ".": 5}, "unk_token": "?"});
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null, "model": model,
+    });
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    folder
+}
+
+fn words(path: &Path) -> &str {
+    path.to_str().expect("utf-8")
+}
+
+#[test]
+fn a_decoder_encodes_and_another_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (own, other) = (decoder(folder.path(), "qwen2"), decoder(folder.path(), "llama"));
+    let layout =
+        AdapterLayout { base_model: "tiny".into(), layers: 1, modules: vec![TargetModule::new("q_proj", 4, 4)] };
+    let scaling = LoraScaling { alpha: 2.0, rank: 1, use_rslora: false };
+    let config = HypernetConfig::new(Arch::M, layout, scaling, 32);
+    let device = device::parse("cpu").expect("cpu");
+    let hypernet = Hypernet::new(config.clone(), Init::Reconstruction, 1, &device).expect("a hypernetwork");
+    let manifest = Manifest {
+        version: VERSION,
+        created_by: "test".into(),
+        config,
+        base_model: ModelRef { id: "tiny".into(), name: None, sha256: None },
+        encoder: ModelRef { id: "my-decoder".into(), name: None, sha256: weights_sha256(&own).expect("read") },
+        rendering: Rendering { max_tokens: 8, input_share: 0.5, system_turn: false },
+        recipe: serde_json::Value::Null,
+        weights_sha256: String::new(),
+    };
+    let checkpoint = folder.path().join("checkpoint");
+    Checkpoint { manifest, hypernet }.save(&checkpoint, Dtype::F32).expect("saved");
+    let generate = |encoder: &Path| {
+        let out = folder.path().join("out");
+        let output = t2l(&[
+            "generate",
+            "Sort words.",
+            "--checkpoint",
+            words(&checkpoint),
+            "--encoder",
+            words(encoder),
+            "-o",
+            words(&out),
+        ]);
+        (output.status.success(), text(&output.stderr), out.exists())
+    };
+    let (done, message, written) = generate(&other);
+    assert!(!done && !written, "{message}");
+    assert!(message.contains("trained with encoder my-decoder") && message.contains("SHA-256"), "{message}");
+    let (done, message, written) = generate(&own);
+    assert!(done && written, "{message}");
+}
+
+#[test]
+fn a_hypernetwork_is_trained_on_a_decoders_embeddings() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let encoder = decoder(folder.path(), "qwen2");
+    let data = std::fs::canonicalize(tiny_tasks()).expect("fixtures");
+    let config = folder.path().join("config.toml");
+    let settings = format!(
+        "[data]\ndir = {data:?}\nsplit = \"train\"\n[model]\nencoder = {encoder:?}\n[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\n\
+         [sampling]\ntasks_per_step = 1\nmax_tokens = 64\n[run]\nsteps = 1\nvalidate_every = 0\n"
+    );
+    std::fs::write(&config, settings).expect("written");
+    let run = folder.path().join("run");
+    let output = t2l(&["train", "sft", words(&config), "-o", words(&run)]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let device = device::parse("cpu").expect("cpu");
+    let checkpoint = Checkpoint::load(&run.join("last"), &device).expect("a checkpoint");
+    assert_eq!(checkpoint.hypernet.config.embedding, 32);
+    assert_eq!(checkpoint.manifest.encoder.sha256, weights_sha256(&encoder).expect("read"));
+}
