@@ -7,6 +7,8 @@ mod contracts;
 mod disk_full;
 mod docs;
 mod import;
+#[cfg(unix)]
+mod killed;
 mod training;
 
 use std::path::{Path, PathBuf};
