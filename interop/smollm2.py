@@ -28,7 +28,12 @@ def main():
         as_f32(args.model, root / "f32.gguf")
         load = lambda where, **more: transformers.AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **more)
         base = root / "base"
-        load(root, gguf_file="f32.gguf").save_pretrained(base, max_shard_size="200MB")
+        read = load(root, gguf_file="f32.gguf")
+        # What was read from GGUF is not saved as it is, though these weights are plain f32.
+        del read.config.quantization_config
+        plain = transformers.AutoModelForCausalLM.from_config(read.config, dtype=torch.float32)
+        plain.load_state_dict(read.state_dict())
+        plain.save_pretrained(base, max_shard_size="200MB")
         tokenizer = transformers.AutoTokenizer.from_pretrained(root, gguf_file="f32.gguf")
         tokens = tokenizer(PROMPT, add_special_tokens=False).input_ids
 

@@ -3,6 +3,7 @@
 mod error;
 mod from_folder;
 mod from_gguf;
+mod growth;
 mod pre_types;
 mod sentencepiece;
 mod stream;

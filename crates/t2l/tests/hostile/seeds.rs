@@ -1,23 +1,37 @@
-//! Writes one well-formed input for every target below `corpus/`, for the fuzzer to start from.
+//! What the fuzzer starts from: one well-formed input for every target, and the files of `fixtures/hostile`.
 
-#[path = "../../crates/t2l-hypernet/tests/main/import/pt.rs"]
+#[path = "../../../t2l-hypernet/tests/main/import/pt.rs"]
 #[allow(dead_code)]
 mod pt;
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
-use burn::tensor::Tensor;
-use t2l_adapter::peft;
-use t2l_core::{AdapterGenerator, AdapterLayout, LoraScaling, TargetModule};
-use t2l_fuzz::{device, joined};
-use t2l_hypernet::{
+use burn::tensor::{Device, Tensor};
+use t2l::adapter::peft;
+use t2l::core::{AdapterGenerator, AdapterLayout, LoraScaling, TargetModule, device};
+use t2l::hypernet::{
     Arch, Checkpoint, Dtype, Hypernet, HypernetConfig, Init, MANIFEST, Manifest, ModelRef, Offset, Rendering, VERSION,
     WEIGHTS,
 };
 
-fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+/// What separates files in one input; `fuzz/src/lib.rs` takes them apart again.
+const SEPARATOR: &[u8] = b"\n%%%%\n";
+
+fn joined(files: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    files.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(SEPARATOR)
+}
+
+fn device() -> &'static Device {
+    static DEVICE: LazyLock<Device> = LazyLock::new(|| device::parse("cpu").expect("cpu"));
+    &DEVICE
+}
+
+#[test]
+#[ignore = "writes fuzz/corpus"]
+fn seeds() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
     let read = |path: &str| fs::read(root.join("../fixtures").join(path)).expect(path);
     let seed = |target: &str, name: &str, bytes: &[u8]| {
         let folder = root.join("corpus").join(target);
@@ -29,6 +43,35 @@ fn main() {
     seed("text", "tiny", &joined(&[&read("tiny-tokenizer/tokenizer.json"), &config, "Say hé <|im_end|>".as_bytes()]));
     let (tasks, splits) = (read("tiny-tasks/tasks.json"), read("tiny-tasks/splits.json"));
     seed("tasks", "tiny", &joined(&[&tasks, b"", &splits, &read("tiny-tasks/tasks/first_letter.jsonl")]));
+
+    // The hostile files, as the targets take them.
+    let read_all = |reader: &str, names: &[&str]| -> Vec<(String, Vec<u8>)> {
+        let entries = fs::read_dir(root.join("../fixtures/hostile").join(reader)).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let bytes = |path: &Path| match names {
+            [] => fs::read(path).expect("read"),
+            _ => joined(&names.iter().map(|n| fs::read(path.join(n)).unwrap_or_default()).collect::<Vec<_>>()),
+        };
+        let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
+        paths.map(|path| (name(&path), bytes(&path))).collect()
+    };
+    for (target, reader, names) in [
+        ("gguf", "gguf", &[][..]),
+        ("peft", "adapters", &["adapter_config.json", "adapter_model.safetensors"]),
+        ("checkpoint", "checkpoints", &["manifest.json", "hypernet.safetensors"]),
+        ("pt_import", "imports", &["args.yaml", "adapter_config.json", "config.json", "hypermod.pt"]),
+    ] {
+        for (name, bytes) in read_all(reader, names) {
+            seed(target, &name, &bytes);
+        }
+    }
+    for (name, bytes) in read_all("tokenizers", &[]) {
+        seed("text", &name, &joined(&[&bytes, &config, &[b'a'; 64]]));
+    }
+    for (name, bytes) in read_all("templates", &[]) {
+        let template = serde_json::json!({ "chat_template": String::from_utf8_lossy(&bytes) });
+        seed("text", &name, &joined(&[b"{}", template.to_string().as_bytes(), b"Hello"]));
+    }
 
     for arch in [Arch::L, Arch::M, Arch::S, Arch::LA] {
         let name = format!("{arch:?}");
