@@ -45,7 +45,7 @@ fn the_program_refuses_in_little_memory() {
 
     let cases: [(&[&str], std::path::PathBuf); 9] = [
         (&["adapter", "inspect"], root().join("adapters/header-of-99-megabytes")),
-        (&["adapter", "inspect"], root().join("adapters/pattern-that-explodes")),
+        (&["adapter", "inspect"], root().join("adapters/patterns-that-explode")),
         (&["adapter", "inspect"], root().join("gguf/array-of-2-63-strings.gguf")),
         (&["adapter", "inspect"], holes),
         (&["import", "sakana"], root().join("imports/zip-bomb")),
