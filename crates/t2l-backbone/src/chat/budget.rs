@@ -113,8 +113,22 @@ const STRUCTURAL: [&str; 25] = [
 ];
 /// All others but `map`, `select` and their like, `join` and `tojson`.
 const TEXTUAL: [&str; 16] = [
-    "safe", "escape", "e", "lower", "upper", "title", "capitalize", "replace", "trim", "split", "lines", "float",
-    "string", "indent", "pprint", "format",
+    "safe",
+    "escape",
+    "e",
+    "lower",
+    "upper",
+    "title",
+    "capitalize",
+    "replace",
+    "trim",
+    "split",
+    "lines",
+    "float",
+    "string",
+    "indent",
+    "pprint",
+    "format",
 ];
 
 /// Makes everything that an environment offers count.
@@ -172,7 +186,22 @@ pub(super) fn add_to(environment: &mut Environment<'static>, budget: &Arc<Budget
 
 /// The tests that compare two values.
 const COMPARING: [&str; 17] = [
-    "eq", "equalto", "==", "ne", "!=", "lt", "lessthan", "<", "le", "<=", "gt", "greaterthan", ">", "ge", ">=", "in",
+    "eq",
+    "equalto",
+    "==",
+    "ne",
+    "!=",
+    "lt",
+    "lessthan",
+    "<",
+    "le",
+    "<=",
+    "gt",
+    "greaterthan",
+    ">",
+    "ge",
+    ">=",
+    "in",
     "sameas",
 ];
 
@@ -243,7 +272,9 @@ fn before(budget: &Budget, name: &str, args: &[Value]) -> Result<(), Error> {
             wide(width.or_else(|| named.filter(Value::is_number).map(|_| usize::MAX)))? * text(0).lines().count()
         }
         "batch" | "slice" => match args.get(1).and_then(Value::as_usize) {
-            Some(n) if n > MOST_ITEMS => return Err(Error::new(ErrorKind::InvalidOperation, format!("{n} is too many"))),
+            Some(n) if n > MOST_ITEMS => {
+                return Err(Error::new(ErrorKind::InvalidOperation, format!("{n} is too many")));
+            }
             n => ITEM * n.unwrap_or(0),
         },
         "format" => {

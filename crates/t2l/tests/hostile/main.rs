@@ -3,7 +3,6 @@
 //! `cases.json` there has, for each reader, what the error of each file or folder says. The readers' own tests have the
 //! cases that are built rather than stored.
 
-
 #[cfg(target_os = "linux")]
 mod memory;
 mod seeds;
