@@ -8,8 +8,11 @@ const LONGEST: usize = 1 << 10;
 /// Levels to which steps may be nested in one another.
 const DEEPEST: usize = 8;
 
-/// Refuses a tokenizer whose normaliser or decoder lengthens texts without reason.
-pub(super) fn check(file: &Value) -> Result<(), String> {
+/// Refuses a tokenizer.json whose normaliser or decoder lengthens texts without reason.
+///
+/// # Errors
+/// Says which of the two, and the limit.
+pub fn check_growth(file: &Value) -> Result<(), String> {
     for part in ["normalizer", "decoder"] {
         let factor = file.get(part).map_or(Some(1), |step| growth(step, DEEPEST));
         if factor.is_none_or(|factor| factor > LONGEST) {
@@ -41,12 +44,12 @@ mod tests {
     fn ordinary_steps_are_let_through_and_chains_are_not() {
         let replace = |content: &str| json!({"type": "Replace", "pattern": {"String": " "}, "content": content});
         let chain = |steps: Vec<Value>| json!({"normalizer": {"type": "Sequence", "normalizers": steps}});
-        assert!(check(&json!({"normalizer": null, "decoder": {"type": "ByteLevel"}})).is_ok());
-        assert!(check(&chain(vec![json!({"type": "Prepend", "prepend": "▁"}), replace("▁")])).is_ok());
-        assert!(check(&chain(vec![replace("aa"); 6])).is_ok());
-        assert!(check(&chain(vec![replace("aa"); 7])).is_err());
-        assert!(check(&chain(vec![replace("aa"); 1000])).is_err());
-        assert!(check(&json!({"normalizer": replace(&"a".repeat(2000))})).is_err());
-        assert!(check(&json!({"decoder": {"type": "Sequence", "decoders": vec![replace("aa"); 8]}})).is_err());
+        assert!(check_growth(&json!({"normalizer": null, "decoder": {"type": "ByteLevel"}})).is_ok());
+        assert!(check_growth(&chain(vec![json!({"type": "Prepend", "prepend": "▁"}), replace("▁")])).is_ok());
+        assert!(check_growth(&chain(vec![replace("aa"); 6])).is_ok());
+        assert!(check_growth(&chain(vec![replace("aa"); 7])).is_err());
+        assert!(check_growth(&chain(vec![replace("aa"); 1000])).is_err());
+        assert!(check_growth(&json!({"normalizer": replace(&"a".repeat(2000))})).is_err());
+        assert!(check_growth(&json!({"decoder": {"type": "Sequence", "decoders": vec![replace("aa"); 8]}})).is_err());
     }
 }

@@ -13,6 +13,7 @@ mod tests;
 
 pub use error::TokenizerError;
 pub(crate) use from_folder::{read_object, token_text};
+pub use growth::check_growth;
 pub use stream::TextStream;
 
 use tokenizers::Tokenizer;
