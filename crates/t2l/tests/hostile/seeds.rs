@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use burn::tensor::{Device, Tensor};
+use safetensors::tensor::TensorView;
 use t2l::adapter::peft;
 use t2l::core::{AdapterGenerator, AdapterLayout, LoraScaling, TargetModule, device};
 use t2l::hypernet::{
@@ -73,6 +74,16 @@ fn seeds() {
         seed("text", &name, &joined(&[b"{}", template.to_string().as_bytes(), b"Hello"]));
     }
 
+    let (config, weights) = small_model();
+    seed("model", "small", &joined(&[config.as_bytes(), b"", &weights]));
+    let (config, weights) = small_encoder();
+    let tokenizer = read("tiny-tokenizer/tokenizer.json");
+    let pooling = br#"{"word_embedding_dimension": 8, "pooling_mode_mean_tokens": true}"#;
+    let modules = br#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]"#;
+    let files: [&[u8]; 6] = [config.as_bytes(), &tokenizer, modules, pooling, &weights, b"Say h"];
+    seed("encoder", "small", &joined(&files));
+
     for arch in [Arch::L, Arch::M, Arch::S, Arch::LA] {
         let name = format!("{arch:?}");
         let hypernet = tiny(arch);
@@ -121,4 +132,68 @@ fn tiny(arch: Arch) -> Hypernet {
     let config = HypernetConfig::new(arch, layout, scaling, 3);
     let config = HypernetConfig { latent: 8, head_in: 4, offset: Offset::Frozen, ..config };
     Hypernet::new(config, Init::Reconstruction, 1, device()).expect("a hypernetwork")
+}
+
+/// A safetensors file of small numbers.
+fn tensors(shapes: &[(String, &[usize])]) -> Vec<u8> {
+    let bytes: Vec<Vec<u8>> = shapes
+        .iter()
+        .map(|(_, shape)| {
+            (0..shape.iter().product()).flat_map(|i: usize| (0.01 * (i % 7) as f32).to_le_bytes()).collect()
+        })
+        .collect();
+    let views = shapes.iter().zip(&bytes).map(|((name, shape), bytes)| {
+        (name, TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).expect("a view"))
+    });
+    safetensors::serialize(views, None).expect("serialised")
+}
+
+/// config.json and weights of a decoder.
+fn small_model() -> (String, Vec<u8>) {
+    let config = serde_json::json!({
+        "model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "tie_word_embeddings": true,
+    });
+    let layer = |name: &str| format!("model.layers.0.{name}.weight");
+    let shapes: [(String, &[usize]); 11] = [
+        ("model.embed_tokens.weight".into(), &[8, 8]),
+        ("model.norm.weight".into(), &[8]),
+        (layer("input_layernorm"), &[8]),
+        (layer("post_attention_layernorm"), &[8]),
+        (layer("self_attn.q_proj"), &[8, 8]),
+        (layer("self_attn.k_proj"), &[4, 8]),
+        (layer("self_attn.v_proj"), &[4, 8]),
+        (layer("self_attn.o_proj"), &[8, 8]),
+        (layer("mlp.gate_proj"), &[16, 8]),
+        (layer("mlp.up_proj"), &[16, 8]),
+        (layer("mlp.down_proj"), &[8, 16]),
+    ];
+    (config.to_string(), tensors(&shapes))
+}
+
+/// config.json and weights of a text encoder.
+fn small_encoder() -> (String, Vec<u8>) {
+    let config = serde_json::json!({
+        "model_type": "bert", "vocab_size": 512, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 16, "max_position_embeddings": 32, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+    });
+    let mut shapes: Vec<(String, &[usize])> = vec![
+        ("embeddings.word_embeddings.weight".into(), &[512, 8]),
+        ("embeddings.position_embeddings.weight".into(), &[32, 8]),
+        ("embeddings.token_type_embeddings.weight".into(), &[2, 8]),
+    ];
+    let mut add = |name: &str, weight: &'static [usize], bias: &'static [usize]| {
+        shapes.push((format!("{name}.weight"), weight));
+        shapes.push((format!("{name}.bias"), bias));
+    };
+    add("embeddings.LayerNorm", &[8], &[8]);
+    for name in ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"] {
+        add(&format!("encoder.layer.0.{name}"), &[8, 8], &[8]);
+    }
+    add("encoder.layer.0.attention.output.LayerNorm", &[8], &[8]);
+    add("encoder.layer.0.intermediate.dense", &[16, 8], &[16]);
+    add("encoder.layer.0.output.dense", &[8, 16], &[8]);
+    add("encoder.layer.0.output.LayerNorm", &[8], &[8]);
+    (config.to_string(), tensors(&shapes))
 }
