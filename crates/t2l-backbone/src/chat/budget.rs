@@ -99,7 +99,8 @@ pub(super) fn weigh(value: &Value) -> Result<(), Error> {
         }
         Ok(())
     }
-    walk(value, DEEPEST, &mut MOST_ITEMS.clone())
+    let mut left = MOST_ITEMS;
+    walk(value, DEEPEST, &mut left)
 }
 
 fn weigh_all(values: &[Value]) -> Result<(), Error> {
