@@ -14,7 +14,6 @@ mod tests;
 use std::sync::Arc;
 
 use minijinja::machinery::{CompiledTemplate, TemplateConfig, Vm, make_string_output};
-use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Value, context};
 use serde::{Deserialize, Serialize};
 
@@ -175,7 +174,7 @@ fn environment(fuel: u64) -> Environment<'static> {
 /// A template's instructions, those that build values replaced by ones that count.
 fn compile(source: &str) -> Result<CompiledTemplate<'_>, minijinja::Error> {
     let config = TemplateConfig {
-        syntax_config: SyntaxConfig::default(),
+        syntax_config: Default::default(),
         ws_config: limits::WHITESPACE,
         default_auto_escape: Arc::new(|_| AutoEscape::None),
     };

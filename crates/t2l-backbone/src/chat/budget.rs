@@ -173,7 +173,7 @@ pub(super) fn add_to(environment: &mut Environment<'static>, budget: &Arc<Budget
         weigh_all(args)?;
         match method {
             "join" => join_length(&counting, args.first().unwrap_or(&Value::UNDEFINED), Some(value))?,
-            "replace" | "format" | "split" => before(&counting, method, &[&[value.clone()], args].concat())?,
+            "replace" | "format" | "split" => before(&counting, method, &[std::slice::from_ref(value), args].concat())?,
             _ => {}
         }
         counting.built(minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)?)

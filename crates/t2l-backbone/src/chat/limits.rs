@@ -2,7 +2,6 @@
 //! end or compute constants without bound.
 
 use minijinja::machinery::{Token, WhitespaceConfig, tokenize};
-use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, ErrorKind};
 
 /// As transformers sets it.
@@ -25,7 +24,7 @@ pub(super) fn check(source: &str) -> Result<usize, Error> {
         return refuse(format!("it has {} bytes; {LONGEST_SOURCE} are read at most", source.len()));
     }
     let (mut longest, mut elifs, mut constants, mut tag) = (0, 0, 0_u64, Tag::default());
-    for token in tokenize(source, false, SyntaxConfig::default(), WHITESPACE) {
+    for token in tokenize(source, false, Default::default(), WHITESPACE) {
         match token?.0 {
             Token::TemplateData(text) => longest = longest.max(text.len()),
             Token::VariableStart | Token::BlockStart => tag = Tag::default(),
@@ -72,14 +71,29 @@ impl Tag {
         }
     }
 
-    /// No constant in it is larger, whatever its operators.
+    /// No constant in it is larger, whatever its operators. Without multiplication, constants are no larger than the text
+    /// they are written in.
     fn largest_constant(&self) -> u64 {
-        let times = if self.multiplies { self.product.unwrap_or(1) } else { 1 };
-        // Without multiplication, constants are no larger than the text they are written in.
-        if self.multiplies && self.texts() { self.literals.saturating_mul(times) } else { 0 }
+        if self.multiplies { self.literals.saturating_mul(self.product.unwrap_or(1)) } else { 0 }
     }
+}
 
-    fn texts(&self) -> bool {
-        self.literals > 0
+#[cfg(test)]
+mod tests {
+    use super::check;
+
+    #[test]
+    fn constants_chains_and_lengths_are_bounded() {
+        assert_eq!(check("ab{{ 'x' * 1000 }}abc{% if a * 1000000 > b %}{% endif %}").unwrap(), 3);
+        let refused = |source: &str| check(source).unwrap_err().to_string();
+        for source in ["{{ 'x' * 10000000 }}", "{{ ['x'] * 1000 * 1000 }}", "{% set s = 2 * 'x' * 2 ** 20 %}"] {
+            assert!(refused(source).contains("constants"), "{source}");
+        }
+        assert!(refused(&"{{ 'x' * 10000 }}".repeat(4)).contains("constants"));
+        assert!(refused(&format!("{{{{ {} }}}}", "a ~ ".repeat(600))).contains("words in one tag"));
+        assert!(check(&"{{ a ~ b }}".repeat(600)).is_ok());
+        assert!(refused(&"{% elif a %}".repeat(201)).contains("elif"));
+        assert!(refused(&"a".repeat((1 << 20) + 1)).contains("bytes"));
+        assert!(refused("{{ 'open").contains("syntax error"));
     }
 }
