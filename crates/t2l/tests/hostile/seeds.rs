@@ -20,8 +20,8 @@ use t2l::hypernet::{
 /// What separates files in one input; `fuzz/src/lib.rs` takes them apart again.
 const SEPARATOR: &[u8] = b"\n%%%%\n";
 
-fn joined(files: &[impl AsRef<[u8]>]) -> Vec<u8> {
-    files.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(SEPARATOR)
+fn joined(files: &[&[u8]]) -> Vec<u8> {
+    files.join(SEPARATOR)
 }
 
 fn device() -> &'static Device {
@@ -51,7 +51,10 @@ fn seeds() {
         let paths = entries.map(|entry| entry.expect("an entry").path());
         let bytes = |path: &Path| match names {
             [] => fs::read(path).expect("read"),
-            _ => joined(&names.iter().map(|n| fs::read(path.join(n)).unwrap_or_default()).collect::<Vec<_>>()),
+            _ => {
+                let files: Vec<Vec<u8>> = names.iter().map(|n| fs::read(path.join(n)).unwrap_or_default()).collect();
+                joined(&files.iter().map(Vec::as_slice).collect::<Vec<_>>())
+            }
         };
         let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
         paths.map(|path| (name(&path), bytes(&path))).collect()
