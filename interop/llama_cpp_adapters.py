@@ -1,4 +1,4 @@
-"""llama.cpp beside t2l: the same adapter gives the same logits there as in PEFT."""
+"""llama.cpp beside t2l: the same adapter gives the same logits as in PEFT, and the same continuation as here."""
 
 import pathlib
 import tempfile
@@ -10,9 +10,12 @@ import transformers
 from llama_cpp import Llama
 from peft import LoraConfig, get_peft_model
 
-from checks import T2l, arguments, check, largest, randomise
+from checks import T2l, arguments, check, largest, note, randomise
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CONTINUATION = 48
+TASK = "You are asked to give the superlative form of the adjective."
+QUESTION = "<|im_start|>user\ntall<|im_end|>\n<|im_start|>assistant\n"
 PROMPT = "The capital of France is Paris. The capital of Italy is"
 
 
@@ -35,23 +38,58 @@ def as_f32(model, path):
     writer.close()
 
 
-def logits(model, tokens, adapter=None):
-    """llama.cpp's logits at every position; the cache in f32 and flash attention off."""
+def llama_cpp(model, adapter=None):
+    """llama.cpp with its cache in f32 and flash attention off."""
     options = dict(type_k=gguf.GGMLQuantizationType.F32, type_v=gguf.GGMLQuantizationType.F32, flash_attn=False)
-    llama = Llama(str(model), lora_path=adapter and str(adapter), logits_all=True, n_ctx=128, verbose=False, **options)
+    return Llama(str(model), lora_path=adapter and str(adapter), logits_all=True, n_ctx=256, verbose=False, **options)
+
+
+def logits(model, tokens, adapter=None):
+    """llama.cpp's logits at every position."""
+    llama = llama_cpp(model, adapter)
     llama.eval(tokens)
     return torch.tensor(numpy.array(llama.scores[: len(tokens)]))
 
 
+def continued(model, tokens, count, adapter=None):
+    """The tokens that llama.cpp goes on with, always the likeliest."""
+    llama, chosen = llama_cpp(model, adapter), []
+    llama.eval(tokens)
+    for _ in range(count):
+        chosen.append(int(numpy.argmax(llama.scores[llama.n_tokens - 1])))
+        llama.eval(chosen[-1:])
+    return chosen
+
+
+def continuing(t2l, what, model, tokens, root, adapter=None):
+    """On the same F32 weights: the same tokens up to the first that is ahead of the next by less than a hundredth."""
+    ours, values = t2l.logits(model, tokens, root, adapter, more=CONTINUATION)
+    theirs = continued(model, tokens, CONTINUATION, adapter)
+    best = numpy.sort(values[len(tokens) - 1 : -1], axis=-1)
+    narrow = best[:, -1] - best[:, -2] < 0.01
+    clear = int(narrow.argmax()) if narrow.any() else CONTINUATION
+    assert clear >= 4, f"{what}: the margin is narrow after {clear} tokens; another prompt is needed"
+    differing = sum(x != y for x, y in zip(ours[:clear], theirs[:clear]))
+    check(f"{what}: greedy continuation, tokens that differ among {clear} of clear margin", differing, 0)
+
+
+def quantised(t2l, what, model, tokens, root, adapter=None):
+    """llama.cpp quantises activations too there, so nothing is asked of the figure."""
+    ours, theirs = t2l.logits(model, tokens, root, adapter, more=16)[0], continued(model, tokens, 16, adapter)
+    same = next((i for i, (x, y) in enumerate(zip(ours, theirs)) if x != y), 16)
+    note(f"{what}, Q4_1: {same} of 16 tokens until the first that differs")
+
+
 def main():
-    args = arguments(("--model", "SmolLM2-135M-Instruct as GGUF"))
-    t2l = T2l(args.t2l)
+    args = arguments(model_needed=True)
+    t2l = T2l(args.bin)
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         plain = root / "f32.gguf"
         as_f32(args.model, plain)
         model = transformers.AutoModelForCausalLM.from_pretrained(root, gguf_file="f32.gguf", dtype=torch.float32)
-        tokens = Llama(str(plain), vocab_only=True, verbose=False).tokenize(PROMPT.encode(), add_bos=False)
+        vocabulary = Llama(str(plain), vocab_only=True, verbose=False)
+        tokens = vocabulary.tokenize(PROMPT.encode(), add_bos=False)
         with torch.no_grad():
             base = model.eval()(torch.tensor([tokens])).logits[0]
         check("base: logits", largest(logits(plain, tokens), base), 1e-3)
@@ -70,9 +108,18 @@ def main():
         check(f"adapter that moves logits by {moved:.2f}: logits", largest(found, expected), 1e-3)
         agreeing = (found.argmax(-1) == expected.argmax(-1)).float().mean().item()
         check("adapter: positions with another likeliest token", 1 - agreeing, 0.0)
-        quantised = logits(args.model, tokens, root / "lora.gguf")
-        same = (quantised.argmax(-1) == expected.argmax(-1)).float().mean().item()
-        print(f"on the quantised model {same:.0%} of positions have the same likeliest token")
+        rough = logits(args.model, tokens, root / "lora.gguf")
+        same = (rough.argmax(-1) == expected.argmax(-1)).float().mean().item()
+        note(f"adapter on the quantised model: {same:.0%} of positions have the same likeliest token as in f32")
+        continuing(t2l, "base", plain, tokens, root)
+        quantised(t2l, "base", args.model, tokens, root)
+
+        # As a user has it: one file from a sentence.
+        t2l("generate", TASK, "--format", "gguf", "-o", root / "task.gguf")
+        for what, prompt in [("generated adapter, plain text", PROMPT), ("generated adapter, its task", QUESTION)]:
+            asked = vocabulary.tokenize(prompt.encode(), add_bos=False, special=True)
+            continuing(t2l, what, plain, asked, root, root / "task.gguf")
+            quantised(t2l, what, args.model, asked, root, root / "task.gguf")
 
         # A file with nothing but what llama.cpp's converter writes.
         foreign = root / "foreign.gguf"

@@ -45,6 +45,19 @@ def worn(base, folder):
         return PeftModel.from_pretrained(model, folder).eval()(PROMPT).logits
 
 
+def agreeing(t2l, what, base, folder, root, bound=2e-5):
+    """Our logits of a base wearing an adapter, beside those of PEFT."""
+    expected = worn(base, folder)[0]
+    moved = largest(expected, worn_by_none(base)[0])
+    found = t2l.logits(base, PROMPT[0].tolist(), root, folder)[1]
+    check(f"{what} (moves logits by {moved:.2f}): our logits and PEFT's", largest(found, expected), bound)
+
+
+def worn_by_none(base):
+    with torch.no_grad():
+        return transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()(PROMPT).logits
+
+
 def weights(folder):
     tensors = {}
     for shard in pathlib.Path(folder).glob("*.safetensors"):
@@ -68,7 +81,7 @@ def merging(t2l, family, base, lora, root):
             changed = sum(not torch.equal(found[k], before[k]) for k in found)
             assert changed == result["merged"] == 3 * len(MODULES), (changed, result)
             what = f"{family}, {str(dtype)[6:]}, {result['shards']} shards: merge_and_unload"
-            check(what, max(largest(found[k], expected[k]) for k in found), bound)
+            check(what, max(largest(found[k].float(), expected[k].float()) for k in found), bound)
             transformers.AutoModelForCausalLM.from_pretrained(ours)
 
 
@@ -85,6 +98,8 @@ def mixing(t2l, family, base, loras, root):
         ours = root / f"mixed-{method}"
         rank = ["--rank", options["svd_rank"]] if options else []
         t2l("adapter", "mix", *loras, "--weights", "0.7,-0.4", "--method", method, *rank, "-o", ours)
+        if method == "cat":
+            agreeing(t2l, f"{family}: an adapter of ours", base, ours, root)
         check(f"{family}: mix {method}", largest(worn(base, ours), expected), 2e-4)
 
 
@@ -109,7 +124,7 @@ def comparing(t2l, family, loras, scalings):
 
 
 def main():
-    t2l = T2l(arguments().t2l)
+    t2l = T2l(arguments().bin)
     for family, config in FAMILIES.items():
         with tempfile.TemporaryDirectory() as folder:
             root = pathlib.Path(folder)
@@ -121,6 +136,7 @@ def main():
             adapter(config, base, two, 2, r=4, lora_alpha=3)
             patterns = dict(rank_pattern={"v_proj": 2, "layers.1.mlp.up_proj": 5}, alpha_pattern={"q_proj": 9})
             logits = adapter(config, base, odd, 3, r=4, lora_alpha=6, use_rslora=True, **patterns)
+            agreeing(t2l, f"{family}: an adapter of PEFT's", base, odd, root)
             merging(t2l, family, base, odd, root)
             mixing(t2l, family, base, [two, one], root)
             comparing(t2l, family, [one, two], [6 / 4**0.5, 3 / 4])

@@ -1,4 +1,4 @@
-//! A GGUF file: header, metadata, every tensor's values, tokenizer and template out of it.
+//! A GGUF file: header, metadata, every tensor's values, tokenizer and template out of it; as an adapter too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,5 +16,6 @@ fuzz_target!(|data: &[u8]| {
     }
     let _ = ModelTokenizer::from_gguf(&file);
     let _ = ChatTemplate::from_gguf(&file);
+    let _ = t2l_adapter::load(&path, None, t2l_fuzz::device());
     let _ = t2l_backbone::Backbone::load(&path, t2l_fuzz::device());
 });

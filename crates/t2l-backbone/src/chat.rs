@@ -2,22 +2,29 @@
 //! template; it is rendered here as Hugging Face transformers renders it, within bounds, since a template
 //! is a program from a file that may come from anywhere.
 
+mod budget;
 mod error;
 mod functions;
+mod limits;
 mod source;
 
 #[cfg(test)]
 mod tests;
 
-use minijinja::{Environment, Value, context};
+use std::sync::Arc;
+
+use minijinja::machinery::{CompiledTemplate, TemplateConfig, Vm, make_string_output};
+use minijinja::{AutoEscape, Environment, Value, context};
 use serde::{Deserialize, Serialize};
 
 pub use error::ChatError;
 
 /// Steps that one rendering may take; long conversations need some ten thousand.
-const FUEL: u64 = 5_000_000;
-/// Bytes that one rendering may write.
+const FUEL: u64 = 1_000_000;
+/// Bytes that one rendering may write and build.
 const LONGEST: usize = 64 << 20;
+/// Bytes of the template's own text that one rendering may write, wherever to.
+const MOST_RAW: usize = 256 << 20;
 
 /// Who says something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,23 +80,20 @@ pub struct ChatTemplate {
     source: String,
     bos_token: Option<String>,
     eos_token: Option<String>,
-    environment: Environment<'static>,
+    /// Steps that a rendering may take.
+    fuel: u64,
 }
 
 impl ChatTemplate {
     /// Takes a template's text and the tokens that it may write as `bos_token` and `eos_token`.
     /// Fails when the text is no valid template.
     pub fn new(source: String, bos_token: Option<String>, eos_token: Option<String>) -> Result<Self, ChatError> {
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(FUEL));
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        functions::add_to(&mut environment);
         let source = source::without_generation_marks(source);
-        environment.template_from_str(&source)?;
-        Ok(Self { source, bos_token, eos_token, environment })
+        let longest = limits::check(&source)?;
+        // Every step may write a piece of the template's own text.
+        let fuel = FUEL.min((MOST_RAW / longest.max(1)) as u64);
+        compile(&source)?;
+        Ok(Self { source, bos_token, eos_token, fuel })
     }
 
     /// The text of a conversation; with `add_generation_prompt`, up to where the model's answer begins.
@@ -103,9 +107,12 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        let mut text = BoundedText(Vec::new());
-        self.environment.template_from_str(&self.source)?.render_captured_to(context, &mut text)?;
-        String::from_utf8(text.0).map_err(|error| ChatError::Render(error.to_string()))
+        let environment = environment(self.fuel);
+        let compiled = compile(&self.source)?;
+        let mut text = String::new();
+        let output = &mut make_string_output(&mut text);
+        Vm::new(&environment).eval(&compiled.instructions, context, &compiled.blocks, output, AutoEscape::None)?;
+        if text.len() > LONGEST { Err(ChatError::TooLong) } else { Ok(text) }
     }
 
     /// Like [`render`](Self::render), without the system turn that some templates write when the
@@ -151,19 +158,28 @@ impl ChatTemplate {
     }
 }
 
-/// Collects what a template writes and stops it at [`LONGEST`].
-struct BoundedText(Vec<u8>);
+/// What a template may use, in amounts that are counted for one rendering.
+fn environment(fuel: u64) -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(fuel));
+    // Errors would show all variables, of whatever size.
+    environment.set_debug(false);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    let budget = budget::Budget::new(LONGEST);
+    budget::add_to(&mut environment, &budget);
+    functions::add_to(&mut environment, &budget);
+    environment
+}
 
-impl std::io::Write for BoundedText {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > LONGEST {
-            return Err(std::io::Error::from(std::io::ErrorKind::FileTooLarge));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+/// A template's instructions, those that build values replaced by ones that count.
+fn compile(source: &str) -> Result<CompiledTemplate<'_>, minijinja::Error> {
+    let config = TemplateConfig {
+        syntax_config: Default::default(),
+        ws_config: limits::WHITESPACE,
+        default_auto_escape: Arc::new(|_| AutoEscape::None),
+    };
+    let mut compiled = CompiledTemplate::new("chat template", source, &config)?;
+    budget::guard(&mut compiled.instructions)?;
+    compiled.blocks.values_mut().try_for_each(budget::guard)?;
+    Ok(compiled)
 }

@@ -1,8 +1,12 @@
 //! Files that appear whole or not at all.
 
+mod partial;
+
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result, Write};
 use std::path::Path;
+
+pub use partial::{PARTIAL, PartialFolder, REPLACED, clear_partial, partial_file};
 
 /// Writes beside `path`, synchronises, and renames over it: a reader sees the old file or the new one, never half of it.
 ///
@@ -15,11 +19,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         return Err(Error::new(ErrorKind::AlreadyExists, "is not a file that could be replaced"));
     }
     let folder = folder_of(path);
-    let mut builder = tempfile::Builder::new();
-    // Temporary files would be closed to everybody else.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
+    let mut file = partial_file(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;

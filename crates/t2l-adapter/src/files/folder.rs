@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use t2l_core::files::{PartialFolder, clear_partial};
 
 use super::sync_folder;
 use crate::AdapterError;
@@ -18,6 +18,8 @@ pub(crate) fn publish(
     force: bool,
     write: impl FnOnce(&Path) -> Result<(), AdapterError>,
 ) -> Result<(), AdapterError> {
+    // What a killed run left half-written does not count.
+    clear_partial(folder);
     let occupied = match std::fs::read_dir(folder) {
         Ok(mut entries) => Some(entries.next().is_some()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
@@ -49,7 +51,7 @@ pub(crate) fn publish_new(
     std::fs::rename(aside.path(), folder).map_err(AdapterError::io(folder))?;
     sync_folder(parent);
     // The one has been moved away, the other is wanted: nothing is left to clean up.
-    let _ = aside.keep();
+    aside.keep();
     made.keep();
     Ok(())
 }
@@ -62,13 +64,8 @@ pub(super) fn parent(path: &Path) -> &Path {
     }
 }
 
-fn hidden_folder(parent: &Path) -> Result<TempDir, AdapterError> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".adapter-");
-    // As any new folder, minus what the user's mask takes; temporary ones would be closed to everybody else.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    builder.tempdir_in(parent).map_err(AdapterError::io(parent))
+fn hidden_folder(parent: &Path) -> Result<PartialFolder, AdapterError> {
+    PartialFolder::new(parent).map_err(AdapterError::io(parent))
 }
 
 fn replace(folder: &Path, aside: &Path, names: &[&str]) -> Result<(), AdapterError> {

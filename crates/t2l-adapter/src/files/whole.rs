@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use t2l_core::files::partial_file;
+
 use super::folder::{Ancestors, parent};
 use super::sync_folder;
 use crate::AdapterError;
@@ -26,12 +28,7 @@ pub(crate) fn write_whole(
     }
     let parent = parent(path);
     let made = Ancestors::make(parent)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".adapter-");
-    // As any new file, minus what the user's mask takes; temporary ones would be closed to everybody else.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut aside = builder.tempfile_in(parent).map_err(AdapterError::io(parent))?;
+    let mut aside = partial_file(parent).map_err(AdapterError::io(parent))?;
     let mut file = BufWriter::new(aside.as_file_mut());
     write(&mut file)?;
     file.flush().map_err(AdapterError::io(path))?;

@@ -67,6 +67,7 @@ pub fn merge(adapter: &Adapter, model: &Path, output: &Path) -> Result<Merged, A
 }
 
 fn refuse_occupied(folder: &Path) -> Result<(), AdapterError> {
+    t2l_core::files::clear_partial(folder);
     match std::fs::read_dir(folder) {
         Ok(mut entries) => match entries.next() {
             Some(_) => Err(AdapterError::Occupied { path: folder.to_owned() }),

@@ -38,8 +38,8 @@ pub enum ChatError {
     /// The template takes too many steps.
     #[error("the chat template takes too many steps")]
     Endless,
-    /// The template writes too much.
-    #[error("the chat template writes more than {} MiB", LONGEST >> 20)]
+    /// The template writes or builds too much.
+    #[error("the chat template writes or builds more than {} MiB", LONGEST >> 20)]
     TooLong,
     /// The template fails for another reason.
     #[error("the chat template fails: {0}")]

@@ -1,6 +1,7 @@
 //! What transformers adds to Jinja for chat templates: `raise_exception`, `strftime_now`, and `tojson`
 //! in Python's spelling.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::{
@@ -8,12 +9,14 @@ use minijinja::{
     value::{Kwargs, ValueKind},
 };
 
+use super::budget::{Budget, weigh};
+
 /// The reason that a template gives for rejecting a conversation.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Refusal(pub String);
 
-pub(super) fn add_to(environment: &mut Environment<'static>) {
+pub(super) fn add_to(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
     environment.add_function("raise_exception", |reason: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "rejected by the template").with_source(Refusal(reason)))
     });
@@ -21,18 +24,24 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
         strftime(format, seconds)
     });
-    environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, Error> {
+    let budget = Arc::clone(budget);
+    environment.add_filter("tojson", move |value: Value, options: Kwargs| -> Result<String, Error> {
         let indent = options.get::<Option<usize>>("indent")?.map(|width| width.min(16));
         let mut json = String::new();
-        write_json(&mut json, &value, indent, 0)?;
+        weigh(&value)?;
+        write_json(&mut json, &value, indent, 0, budget.left())?;
+        budget.charge(json.len())?;
         Ok(json)
     });
 }
 
 /// As Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
-fn write_json(out: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
+fn write_json(out: &mut String, value: &Value, indent: Option<usize>, depth: usize, most: usize) -> Result<(), Error> {
     if depth > 100 {
         return Err(Error::new(ErrorKind::InvalidOperation, "value is nested too deeply for JSON"));
+    }
+    if out.len() > most {
+        return Err(Error::new(ErrorKind::WriteFailure, "the JSON is too long"));
     }
     let new_line = |out: &mut String, depth: usize, after_comma: bool| match indent {
         Some(width) => {
@@ -62,9 +71,9 @@ fn write_json(out: &mut String, value: &Value, indent: Option<usize>, depth: usi
         if open == '{' {
             out.push_str(&scalar_json(&Value::from(item.to_string()))?);
             out.push_str(": ");
-            write_json(out, &value.get_item(&item)?, indent, depth + 1)?;
+            write_json(out, &value.get_item(&item)?, indent, depth + 1, most)?;
         } else {
-            write_json(out, &item, indent, depth + 1)?;
+            write_json(out, &item, indent, depth + 1, most)?;
         }
     }
     if !empty && indent.is_some() {

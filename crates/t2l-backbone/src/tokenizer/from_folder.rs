@@ -6,7 +6,7 @@ use std::{fs, panic, path::Path};
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
-use super::{ModelTokenizer, SpecialIds, TokenizerError};
+use super::{ModelTokenizer, SpecialIds, TokenizerError, check_growth};
 
 impl ModelTokenizer {
     /// Reads a `tokenizer.json`. Special tokens come from `tokenizer_config.json`, else
@@ -16,6 +16,9 @@ impl ModelTokenizer {
         let path = path.as_ref();
         let invalid = |reason: String| TokenizerError::Invalid { path: path.into(), reason };
         let bytes = fs::read(path).map_err(|source| TokenizerError::Io { path: path.into(), source })?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        check_growth(&value).map_err(invalid)?;
+        drop(value);
         // The parser slices some strings without looking; a file that trips it is an invalid file.
         let parsed = panic::catch_unwind(|| Tokenizer::from_bytes(&bytes));
         let parsed = parsed.map_err(|_| invalid("is not a consistent tokenizer".into()))?;

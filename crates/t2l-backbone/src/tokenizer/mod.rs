@@ -3,6 +3,7 @@
 mod error;
 mod from_folder;
 mod from_gguf;
+mod growth;
 mod pre_types;
 mod sentencepiece;
 mod stream;
@@ -12,6 +13,7 @@ mod tests;
 
 pub use error::TokenizerError;
 pub(crate) use from_folder::{read_object, token_text};
+pub use growth::check_growth;
 pub use stream::TextStream;
 
 use tokenizers::Tokenizer;

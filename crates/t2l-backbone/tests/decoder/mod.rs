@@ -2,6 +2,7 @@
 //! made here, and files and requests that are refused.
 
 mod families;
+mod gemma3_270m;
 mod gguf_cases;
 mod hostile;
 mod properties;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use half::bf16;
 use safetensors::tensor::TensorView;
+use t2l_core::files::{PARTIAL, PartialFolder, REPLACED};
 
 use super::{Checkpoint, Dtype, MANIFEST, Manifest, VERSION, WEIGHTS, sha256};
 use crate::HypernetError;
@@ -14,7 +15,8 @@ impl Checkpoint {
     /// Writes a folder, in place of an earlier checkpoint if there is one. Returns the SHA-256 of the weights.
     ///
     /// A reader finds the old checkpoint or the new one, never a mixture or a part. (Between two renames it finds
-    /// none for an instant; a process killed right there leaves both, whole, in a folder `.checkpoint-*` beside.)
+    /// none for an instant; a process killed right there leaves both, whole, in a folder `.t2l-partial-*` beside, from
+    /// which the next save of this checkpoint puts the old one back first.)
     ///
     /// # Errors
     /// Values that are not finite, files that cannot be written, or a folder that holds anything but a checkpoint;
@@ -27,6 +29,8 @@ impl Checkpoint {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
+        let tag = tag(folder);
+        put_back(folder, parent, &tag);
         check_replaceable(folder)?;
         let weights = self.serialize(&folder.join(WEIGHTS), dtype)?;
         let weights_sha256 = sha256(&weights);
@@ -42,8 +46,7 @@ impl Checkpoint {
 
         std::fs::create_dir_all(parent).map_err(HypernetError::io(parent))?;
         // Removed at the end whatever happens, with whatever is still in it.
-        let aside =
-            tempfile::Builder::new().prefix(".checkpoint-").tempdir_in(parent).map_err(HypernetError::io(parent))?;
+        let aside = PartialFolder::tagged(parent, &tag).map_err(HypernetError::io(parent))?;
         let fresh = aside.path().join("new");
         std::fs::create_dir(&fresh).map_err(HypernetError::io(&fresh))?;
         for (name, bytes) in [(WEIGHTS, &weights), (MANIFEST, &manifest)] {
@@ -52,12 +55,12 @@ impl Checkpoint {
         }
         sync_folder(&fresh);
         if folder.exists() {
-            let old = aside.path().join("old");
+            let old = aside.path().join(REPLACED);
             std::fs::rename(folder, &old).map_err(HypernetError::io(folder))?;
             if let Err(error) = std::fs::rename(&fresh, folder) {
                 if std::fs::rename(&old, folder).is_err() {
                     // Neither way is open: keep both copies rather than remove the only one.
-                    let _ = aside.keep();
+                    aside.keep();
                 }
                 return Err(HypernetError::io(folder)(error));
             }
@@ -92,6 +95,34 @@ impl Checkpoint {
         let views =
             tensors.iter().map(|(name, shape, bytes)| Ok((*name, TensorView::new(dtype, shape.clone(), bytes)?)));
         safetensors::serialize(views.collect::<Result<Vec<_>, _>>().map_err(error)?, None).map_err(error)
+    }
+}
+
+/// What the hidden name of a checkpoint in the making goes on with; nothing where the name would become too long.
+fn tag(folder: &Path) -> String {
+    let name = folder.file_name().and_then(|name| name.to_str()).filter(|name| name.len() <= 64);
+    name.map_or_else(String::new, |name| format!("{name}-"))
+}
+
+/// Puts right what a save of this checkpoint left that was killed between its two renames.
+fn put_back(folder: &Path, parent: &Path, tag: &str) {
+    if tag.is_empty() {
+        return;
+    }
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|n| n.strip_prefix(PARTIAL)?.strip_prefix(tag));
+        let aside = entry.path();
+        let replaced = aside.join(REPLACED);
+        // A longer rest is that of a checkpoint whose name begins like this one's.
+        if rest.is_none_or(|rest| rest.contains('-')) || !replaced.is_dir() {
+            continue;
+        }
+        // What another process is writing stays.
+        let Some(_lock) = File::open(&aside).ok().filter(|file| file.try_lock().is_ok()) else { continue };
+        if folder.exists() || std::fs::rename(&replaced, folder).is_ok() {
+            let _ = std::fs::remove_dir_all(&aside);
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use crate::checkpoint::read_at_most;
 /// Longest args.yaml or JSON configuration that is read.
 pub(super) const CONFIG_LIMIT: u64 = 4 << 20;
 
+/// Most values in args.yaml, counted each time they are repeated; the published ones have about a hundred.
+const MOST_NODES: usize = 10_000;
+
 /// The keys that matter, under their published names, with the published code's defaults for keys that older files lack.
 ///
 /// Everything else is skipped unread: among it is `save_freq`, usually the integer 10^100. `encoder_type` and
@@ -59,7 +62,9 @@ impl Args {
     pub fn load(path: &Path) -> Result<Self, ImportError> {
         let bytes = read_at_most(path, CONFIG_LIMIT)?;
         let text = std::str::from_utf8(&bytes).map_err(|e| ImportError::file(path, format!("is not UTF-8: {e}")))?;
-        let args: Self = serde_saphyr::from_str(text).map_err(|e| {
+        // Aliases repeat what they name; a file of 4 KB must not stand for more than one of some hundred.
+        let options = serde_saphyr::options! { budget: serde_saphyr::budget! { max_nodes: MOST_NODES } };
+        let args: Self = serde_saphyr::from_str_with_options(text, options).map_err(|e| {
             // The first line says what and where; the rest quotes the file.
             let words = e.to_string();
             let line = words.lines().next().unwrap_or_default();

@@ -108,6 +108,25 @@ fn a_refused_save_leaves_what_was_there() {
 }
 
 #[test]
+fn a_save_that_was_killed_between_its_renames_is_put_right() {
+    let folder = TempDir::new().expect("a folder");
+    let (last, aside) = (folder.path().join("last"), folder.path().join(".t2l-partial-last-AbCdEf"));
+    let other = folder.path().join(".t2l-partial-last-but-one-AbCdEf");
+    let checkpoint = fresh(1);
+    checkpoint.save(&last, Dtype::F32).expect("saved");
+    std::fs::create_dir_all(aside.join("new")).expect("a folder");
+    std::fs::create_dir_all(other.join("replaced")).expect("a folder");
+    std::fs::rename(&last, aside.join("replaced")).expect("renamed");
+    // The next save fails, and leaves the earlier checkpoint where it was.
+    std::fs::write(aside.join("replaced/notes.txt"), "mine").expect("written");
+    checkpoint.save(&last, Dtype::F32).expect_err("notes are in the way");
+    assert!(last.join("manifest.json").is_file() && !aside.exists() && other.exists());
+    std::fs::remove_file(last.join("notes.txt")).expect("removed");
+    checkpoint.save(&last, Dtype::F32).expect("saved");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 2);
+}
+
+#[test]
 fn missing_files_are_named() {
     let folder = TempDir::new().expect("a folder");
     let error = |path: &Path| Checkpoint::load(path, &device()).expect_err("missing").to_string();

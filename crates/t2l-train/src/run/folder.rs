@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use t2l_core::files::PARTIAL;
+
 use crate::{TrainConfig, TrainError};
 
 /// What a run that was killed before its first checkpoint may have left, and what belongs to a run otherwise.
 const OURS: [&str; 6] = ["lock", "last", "best", "metrics.jsonl", "curves.svg", "group.json"];
-/// How files and folders begin that are being written.
-const UNFINISHED: [&str; 3] = [".tmp", ".adapter-", ".checkpoint-"];
+/// How files and folders begin that are being written; the others are of earlier versions.
+const UNFINISHED: [&str; 4] = [PARTIAL, ".tmp", ".adapter-", ".checkpoint-"];
 
 /// Refuses a folder that holds something which no run of this configuration has left there.
 ///
@@ -64,7 +66,7 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
         let refused = |config: &TrainConfig| check_vacant(folder.path(), config).err().map(|e| e.to_string());
         assert_eq!(refused(&config), None);
-        for name in ["lock", "metrics.jsonl", ".tmpX1"] {
+        for name in ["lock", "metrics.jsonl", ".tmpX1", ".t2l-partial-X2"] {
             write(name, "");
         }
         write("config.toml", &resolved(&config).expect("serialises"));

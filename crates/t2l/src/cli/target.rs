@@ -4,10 +4,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use t2l::core::files::folder_of;
+use t2l::core::files::{clear_partial, folder_of};
 
-/// Refuses a folder that holds something, unless `force` says that it may be replaced.
+/// Refuses a folder that holds something, unless `force` says that it may be replaced. What a killed run left
+/// half-written there is cleared away and does not count.
 pub fn refuse_occupied(folder: &Path, force: bool) -> anyhow::Result<()> {
+    clear_partial(folder);
     let occupied = match std::fs::read_dir(folder) {
         _ if force => return Ok(()),
         Ok(mut entries) => entries.next().is_some(),

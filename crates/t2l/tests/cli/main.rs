@@ -8,6 +8,8 @@ mod disk_full;
 mod docs;
 mod encoder;
 mod import;
+#[cfg(unix)]
+mod killed;
 mod training;
 
 use std::path::{Path, PathBuf};

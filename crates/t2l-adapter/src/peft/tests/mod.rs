@@ -5,6 +5,7 @@ mod hostile_config;
 mod hostile_weights;
 mod round_trip;
 mod settings;
+mod vllm;
 
 use std::path::Path;
 

@@ -1,0 +1,114 @@
+//! `cargo xtask interop`: the scripts of `interop/` one after another, and a table of what they found.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::environment;
+
+const LIGHT: &[&str] = &["light.py"];
+const FULL: &[&str] = &["light.py", "peft_adapters.py", "smollm2.py", "llama_cpp_adapters.py"];
+const MODEL: &str = "smollm2-135m-instruct";
+
+/// What a script said in one line.
+struct Finding {
+    script: &'static str,
+    verdict: &'static str,
+    text: String,
+}
+
+/// Runs the comparison; whether everything agreed. The light one is skipped, with a word, where Python cannot be had.
+///
+/// # Errors
+/// A program that does not build, an environment that cannot be made.
+pub fn run(light: bool) -> Result<bool> {
+    let python = match environment::python(light) {
+        Err(error) if light => {
+            println!("interop skipped: {error:#}");
+            return Ok(true);
+        }
+        python => python?,
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the repository")?;
+    let release = build(root, light)?;
+    let model = model(&release, light)?;
+    let mut findings = Vec::new();
+    let mut agreed = true;
+    for &script in if light { LIGHT } else { FULL } {
+        println!("== {script}");
+        agreed &= follow(&python, root, &release, model.as_deref(), script, &mut findings)?;
+    }
+    table(&findings);
+    Ok(agreed)
+}
+
+/// Builds the program and the examples that give the scripts our numbers; the folder they lie in.
+fn build(root: &Path, light: bool) -> Result<PathBuf> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root).args(["build", "--release", "-p", "t2l", "-p", "t2l-gguf", "--bin", "t2l"]);
+    cargo.args(["--example", "dequantise"]);
+    if !light {
+        cargo.args(["--example", "logits"]);
+    }
+    if !cargo.status().context("cargo cannot be run")?.success() {
+        bail!("the program does not build");
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |target| root.join(target));
+    Ok(target.join("release"))
+}
+
+/// The real model; the light comparison does without it where it is not.
+fn model(release: &Path, light: bool) -> Result<Option<String>> {
+    let t2l = |words: &[&str]| Command::new(release.join("t2l")).args(words).output().context("t2l cannot be run");
+    if !light && !t2l(&["models", "pull"])?.status.success() {
+        bail!("t2l models pull failed");
+    }
+    let path = t2l(&["models", "path", MODEL])?;
+    let text = String::from_utf8_lossy(&path.stdout).trim().to_owned();
+    Ok(path.status.success().then_some(text).filter(|path| Path::new(path).exists()))
+}
+
+/// Runs one script and gathers its lines; whether it ended well.
+fn follow(
+    python: &Path,
+    root: &Path,
+    release: &Path,
+    model: Option<&str>,
+    script: &'static str,
+    findings: &mut Vec<Finding>,
+) -> Result<bool> {
+    let mut command = Command::new(python);
+    command.arg(root.join("interop").join(script)).arg("--bin").arg(release);
+    if let Some(model) = model {
+        command.args(["--model", model]);
+    }
+    // Only these lines are wanted of the peers.
+    command.env("PYTHONWARNINGS", "ignore").env("TRANSFORMERS_VERBOSITY", "error").env("HF_HUB_OFFLINE", "1");
+    let mut child = command.stdout(Stdio::piped()).spawn().context("python cannot be run")?;
+    let lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
+    for line in lines {
+        let line = line.context("the script's output")?;
+        println!("{line}");
+        for verdict in ["ok", "FAILED", "note"] {
+            if let Some(text) = line.strip_prefix(verdict).and_then(|rest| rest.strip_prefix(": ")) {
+                findings.push(Finding { script, verdict, text: text.to_owned() });
+            }
+        }
+    }
+    let ended_well = child.wait().context("the script")?.success();
+    if !ended_well && !findings.iter().any(|f| f.script == script && f.verdict == "FAILED") {
+        findings.push(Finding { script, verdict: "FAILED", text: "the script broke off; see above".into() });
+    }
+    Ok(ended_well)
+}
+
+fn table(findings: &[Finding]) {
+    println!("\n{:8} {:24} what", "verdict", "script");
+    for Finding { script, verdict, text } in findings {
+        println!("{verdict:8} {script:24} {text}");
+    }
+    let count = |verdict: &str| findings.iter().filter(|f| f.verdict == verdict).count();
+    println!("{} agreed, {} did not", count("ok"), count("FAILED"));
+}
