@@ -27,6 +27,7 @@ mod plot;
 mod recon;
 mod run;
 mod sft;
+mod tensorboard;
 mod validate;
 
 // What to do.
@@ -40,6 +41,7 @@ pub use plot::plot;
 pub use run::{
     Alone, Ended, Event, LinearSchedule, Outcome, Part, Ranks, Share, StepSeed, Stop, Trainee, ranks, run, run_shared,
 };
+pub use tensorboard::tensorboard;
 // What it trains.
 pub use lora::{Adapters, FinishedTask, Group, HeldOutRow, INDEX, Library, PlainLora, REPORT, Shard};
 pub use recon::{Recon, Targets};

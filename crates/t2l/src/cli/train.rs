@@ -12,7 +12,7 @@ use serde_json::json;
 use t2l::core::device;
 use t2l::hypernet::ModelRef;
 use t2l::models::{ModelError, Models};
-use t2l::train::{Ended, Event, Ranks, Stop, TrainConfig, Trainer, plot, ranks};
+use t2l::train::{Ended, Event, Ranks, Stop, TrainConfig, Trainer, plot, ranks, tensorboard};
 use t2l::training::{ModelPaths, prepare, train_library};
 
 use super::args::{Global, LoraArgs, PlotArgs, RunArgs, TrainCommand};
@@ -33,11 +33,20 @@ pub fn run(command: &TrainCommand, global: &Global) -> anyhow::Result<ExitCode> 
 
 fn draw(args: &PlotArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let svg = args.output.clone().unwrap_or_else(|| args.run.join("curves.svg"));
-    plot(&args.run.join("metrics.jsonl"), &svg)?;
+    let metrics = args.run.join("metrics.jsonl");
+    plot(&metrics, &svg)?;
+    let events = args.tensorboard.then(|| tensorboard(&metrics, &args.run.join("tensorboard"))).transpose()?;
     if global.json {
-        output::json(&json!({ "path": std::path::absolute(&svg)? }))?;
+        let mut paths = json!({ "path": std::path::absolute(&svg)? });
+        if let Some(events) = events {
+            paths["tensorboard"] = json!(std::path::absolute(events)?);
+        }
+        output::json(&paths)?;
     } else {
         output::line(svg.display())?;
+        if let Some(events) = events {
+            output::line(events.display())?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
