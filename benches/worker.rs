@@ -44,8 +44,8 @@ impl Worker {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |i: usize| words.get(i).and_then(|w| w.parse::<usize>().ok()).ok_or("a number is missing");
         match words.first().copied() {
-            Some("sft") => self.sft(number(1)?, number(2)?, Products::F32),
-            Some("sft-bf16") => self.sft(number(1)?, number(2)?, Products::Bf16),
+            Some("sft") => self.sft(number(1)?, number(2)?, Products::F32, words.get(3) == Some(&"checkpointed")),
+            Some("sft-bf16") => self.sft(number(1)?, number(2)?, Products::Bf16, false),
             Some("generate") => self.generate(words[1], number(2)?),
             Some("decode") => self.decode(number(1)?, number(2)?, number(3)?, false),
             Some("decode-adapted") => self.decode(number(1)?, number(2)?, number(3)?, true),
@@ -63,7 +63,13 @@ impl Worker {
     }
 
     /// One SFT step: rows of equal length, 16 labels each, gradients of an L hypernetwork.
-    fn sft(&mut self, rows: usize, tokens: usize, products: Products) -> Result<f64, Box<dyn std::error::Error>> {
+    fn sft(
+        &mut self,
+        rows: usize,
+        tokens: usize,
+        products: Products,
+        gradient_checkpointing: bool,
+    ) -> Result<f64, Box<dyn std::error::Error>> {
         let device = self.device.clone();
         if !self.training.iter().any(|(p, ..)| *p == products) {
             let decoder = self.model()?.decoder.clone();
@@ -86,7 +92,8 @@ impl Worker {
         let batch = TrainBatch::new(&examples.iter().collect::<Vec<_>>(), 8, 0);
         let values: Vec<f32> = (0..rows * 384).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
         let embeddings = Tensor::from_data(TensorData::new(values, [rows, 384]), &device);
-        let loss = LossConfig { lora_dropout: 0.0, neftune_alpha: 0.0, ..LossConfig::default() };
+        let loss =
+            LossConfig { lora_dropout: 0.0, neftune_alpha: 0.0, gradient_checkpointing, ..LossConfig::default() };
         let started = Instant::now();
         sft_step(decoder, hypernet, &batch, embeddings, &[], &loss, None)?;
         Ok(started.elapsed().as_secs_f64())

@@ -30,7 +30,7 @@ mod weights;
 
 pub use backbone::Backbone;
 pub use cache::KvCache;
-pub use decoder::{Decoder, DecoderConfig, Products};
+pub use decoder::{Decoder, DecoderConfig, LayerPass, OneLayer, Products};
 pub use error::BackboneError;
 pub use generate::{GenerateOptions, Generated};
 pub use sampling::Sampling;

@@ -24,6 +24,8 @@ pub struct InputDropout {
     pub p: f64,
     /// Seed of this forward pass; each place derives its own stream from it.
     pub seed: u64,
+    /// Which row of the whole batch the first row here is: a share of a batch drops what the batch drops there.
+    pub first_row: usize,
 }
 
 impl InputDropout {
@@ -209,6 +211,26 @@ impl AdapterBatch {
         let modules = |m: &BTreeMap<String, RowFactors>| m.iter().map(|(name, f)| (name.clone(), chosen(f))).collect();
         let places = self.places.iter().map(|(&layer, m)| (layer, modules(m))).collect();
         Self { rows: rows.len(), places, input_dropout: self.input_dropout }
+    }
+
+    /// The same places with other factors.
+    #[must_use]
+    pub fn map(&self, f: impl Fn(&RowFactors) -> RowFactors) -> Self {
+        let modules = |m: &BTreeMap<String, RowFactors>| m.iter().map(|(name, w)| (name.clone(), f(w))).collect();
+        let places = self.places.iter().map(|(&layer, m)| (layer, modules(m))).collect();
+        Self { rows: self.rows, places, input_dropout: self.input_dropout }
+    }
+
+    /// The places of one layer alone.
+    #[must_use]
+    pub fn layer(&self, layer: usize) -> Self {
+        let places = self.places.get(&layer).map(|m| (layer, m.clone())).into_iter().collect();
+        Self { rows: self.rows, places, input_dropout: self.input_dropout }
+    }
+
+    /// Every place in order: layer, module, factors.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &str, &RowFactors)> {
+        self.places.iter().flat_map(|(&layer, m)| m.iter().map(move |(name, w)| (layer, name.as_str(), w)))
     }
 
     /// Number of rows.

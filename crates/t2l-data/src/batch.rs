@@ -1,5 +1,7 @@
 //! Rows of different length as one right-padded batch, with the positions that carry loss.
 
+use std::ops::Range;
+
 use crate::TokenizedExample;
 
 /// A right-padded training batch.
@@ -52,6 +54,26 @@ impl TrainBatch {
             }
         }
         batch
+    }
+
+    /// Some of the rows, as wide as all. How many of their tokens are real is not noted by row: `tokens` is their share.
+    ///
+    /// # Panics
+    /// Rows that the batch does not have.
+    #[must_use]
+    pub fn select(&self, rows: Range<usize>) -> Self {
+        let first = rows.start * self.width;
+        let labels = || (0..self.labels.len()).filter(|&i| rows.contains(&self.label_rows[i]));
+        Self {
+            rows: rows.len(),
+            width: self.width,
+            ids: self.ids[first..rows.end * self.width].to_vec(),
+            label_positions: labels().map(|i| self.label_positions[i] - first as i32).collect(),
+            labels: labels().map(|i| self.labels[i]).collect(),
+            label_rows: labels().map(|i| self.label_rows[i] - rows.start).collect(),
+            label_counts: self.label_counts[rows.clone()].to_vec(),
+            tokens: self.tokens * rows.len() / self.rows.max(1),
+        }
     }
 
     /// Share of the batch that is padding.

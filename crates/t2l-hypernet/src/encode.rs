@@ -73,7 +73,7 @@ impl Net<'_> {
 
 /// A number in [0, 1) from the generator that draws the dropout masks: 24 of its bits.
 fn uniform(seed: u64, place: u64, index: u64) -> f64 {
-    let coin = InputDropout { p: 0.5, seed };
+    let coin = InputDropout { p: 0.5, seed, first_row: 0 };
     (0..24).map(|bit| f64::from(coin.drops(place, index * 24 + bit)) / f64::from(2u32 << bit)).sum()
 }
 

@@ -112,7 +112,7 @@ impl Net<'_> {
     pub(crate) fn drop(&mut self, x: Tensor<2>) -> Tensor<2> {
         self.place += 1;
         let Some(DropoutSeed(seed)) = self.dropout.filter(|_| self.config.dropout > 0.0) else { return x };
-        let dropout = InputDropout { p: self.config.dropout, seed };
+        let dropout = InputDropout { p: self.config.dropout, seed, first_row: 0 };
         let shape = x.dims();
         let keep = (1.0 / (1.0 - dropout.p)) as f32;
         let mask = (0..(shape[0] * shape[1]) as u64).map(|i| if dropout.drops(self.place, i) { 0.0 } else { keep });

@@ -62,6 +62,12 @@ pub enum TrainError {
         /// Names of the numbers there are.
         there: Vec<String>,
     },
+    /// Several processes that cannot train together.
+    #[error("training with several processes: {reason}")]
+    Ranks {
+        /// Why not.
+        reason: String,
+    },
     /// A loss or gradient that is not a number; the last checkpoint is untouched.
     #[error("step {step}: {what} is {value}; examples: {examples}")]
     NotFinite {

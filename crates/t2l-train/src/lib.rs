@@ -15,6 +15,7 @@
 //! assert!(config.check().is_ok());
 //! ```
 
+mod backward;
 mod config;
 mod error;
 mod files;
@@ -26,6 +27,7 @@ mod plot;
 mod recon;
 mod run;
 mod sft;
+mod tensorboard;
 mod validate;
 
 // What to do.
@@ -36,7 +38,10 @@ pub use config::{
 pub use error::TrainError;
 // The loop.
 pub use plot::plot;
-pub use run::{Ended, Event, LinearSchedule, Outcome, Part, StepSeed, Stop, Trainee, run};
+pub use run::{
+    Alone, Ended, Event, LinearSchedule, Outcome, Part, Ranks, Share, StepSeed, Stop, Trainee, ranks, run, run_shared,
+};
+pub use tensorboard::tensorboard;
 // What it trains.
 pub use lora::{Adapters, FinishedTask, Group, HeldOutRow, INDEX, Library, PlainLora, REPORT, Shard};
 pub use recon::{Recon, Targets};

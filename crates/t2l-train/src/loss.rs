@@ -3,11 +3,11 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use t2l_backbone::Decoder;
-use t2l_core::{AdapterBatch, InputDropout, LoraFactors};
+use t2l_core::{AdapterBatch, LoraFactors};
 use t2l_data::TrainBatch;
 
-use crate::noise::{Noise, Purpose};
-use crate::{StepSeed, TrainError};
+use crate::TrainError;
+use crate::noise::Noise;
 
 /// How label losses become one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct LossConfig {
     pub margin: f64,
     /// Rows of each batch that are scored a second time. Default 4.
     pub margin_rows: usize,
+    /// Whether the backward pass computes every layer of the base model a second time instead of keeping what the forward
+    /// pass computed: less memory, more time. Default false.
+    pub gradient_checkpointing: bool,
 }
 
 impl Default for LossConfig {
@@ -54,6 +57,7 @@ impl Default for LossConfig {
             margin_weight: 0.0,
             margin: 1.0,
             margin_rows: 4,
+            gradient_checkpointing: false,
         }
     }
 }
@@ -85,50 +89,53 @@ pub fn label_losses(
     smoothing: f64,
     neftune: Option<(f64, Noise)>,
 ) -> Result<Tensor<1>, TrainError> {
+    let embeddings = noisy_embeddings(decoder, batch, neftune);
+    let hidden = decoder.hidden(embeddings, &vec![0; batch.rows], None, adapters)?;
+    Ok(losses_after(decoder, hidden, batch, smoothing))
+}
+
+/// What goes into the first layer, with NEFTune's noise if any: `[rows, width, hidden]`.
+pub(crate) fn noisy_embeddings(decoder: &Decoder, batch: &TrainBatch, neftune: Option<(f64, Noise)>) -> Tensor<3> {
     let device = decoder.device();
     let (rows, width) = (batch.rows, batch.width);
     let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(batch.ids.clone(), [rows, width]), &device);
-    let mut embeddings = decoder.embed(ids);
-    if let Some((alpha, mut noise)) = neftune {
-        let hidden = embeddings.dims()[2];
-        let bound = alpha / ((width * hidden) as f64).sqrt();
-        embeddings = embeddings + Tensor::from_data(noise.uniform(bound, [rows, width, hidden]), &device);
-    }
-    let hidden = decoder.hidden(embeddings, &vec![0; rows], None, adapters)?;
-    let flat = hidden.reshape([rows * width, decoder.config().hidden_size]);
-    let positions = Tensor::from_data(TensorData::new(batch.label_positions.clone(), [batch.labels.len()]), &device);
-    let labels = Tensor::from_data(TensorData::new(batch.labels.clone(), [batch.labels.len()]), &device);
-    Ok(decoder.label_nll(flat.select(0, positions), labels, smoothing))
+    let embeddings = decoder.embed(ids);
+    let Some((alpha, mut noise)) = neftune else { return embeddings };
+    let hidden = embeddings.dims()[2];
+    let bound = alpha / ((width * hidden) as f64).sqrt();
+    embeddings + Tensor::from_data(noise.uniform(bound, [rows, width, hidden]), &device)
 }
 
-/// As [`label_losses`] in training, with the configured noise and dropout drawn from `seed`; without a seed there is
-/// neither.
-pub(crate) fn noisy_label_losses(
-    decoder: &Decoder,
-    batch: &TrainBatch,
-    mut adapters: AdapterBatch,
-    loss: &LossConfig,
-    seed: Option<StepSeed>,
-) -> Result<Tensor<1>, TrainError> {
-    let stream = |purpose, wanted: bool| seed.filter(|_| wanted).map(|s| Noise::of(s, purpose));
-    adapters.input_dropout = stream(Purpose::AdapterInput, loss.lora_dropout > 0.0)
-        .map(|mut n| InputDropout { p: loss.lora_dropout, seed: n.seed() });
-    let neftune = stream(Purpose::Neftune, loss.neftune_alpha > 0.0).map(|n| (loss.neftune_alpha, n));
-    label_losses(decoder, batch, &adapters, loss.label_smoothing, neftune)
+/// Label losses of the stream after the final norm: `[rows, width, hidden]` in, `[labels]` out.
+pub(crate) fn losses_after(decoder: &Decoder, hidden: Tensor<3>, batch: &TrainBatch, smoothing: f64) -> Tensor<1> {
+    let device = decoder.device();
+    let [rows, width, size] = hidden.dims();
+    let flat = hidden.reshape([rows * width, size]);
+    let positions = Tensor::from_data(TensorData::new(batch.label_positions.clone(), [batch.labels.len()]), &device);
+    let labels = Tensor::from_data(TensorData::new(batch.labels.clone(), [batch.labels.len()]), &device);
+    decoder.label_nll(flat.select(0, positions), labels, smoothing)
 }
 
 /// Weights the label losses of the first `rows` rows into one: `[1]`.
 pub fn weighted(losses: Tensor<1>, batch: &TrainBatch, rows: usize, weighting: Weighting) -> Tensor<1> {
+    weighted_by(losses, label_weights(batch, rows, weighting))
+}
+
+/// What each label of a batch counts when only the first `rows` rows do.
+pub(crate) fn label_weights(batch: &TrainBatch, rows: usize, weighting: Weighting) -> Vec<f32> {
     let labels: usize = batch.label_counts.iter().take(rows).sum();
     let weight = |&row: &usize| match weighting {
         _ if row >= rows => 0.0,
         Weighting::Token => 1.0 / labels as f32,
         Weighting::Sample => 1.0 / (rows * batch.label_counts[row]).max(1) as f32,
     };
-    let weights: Vec<f32> = batch.label_rows.iter().map(weight).collect();
-    let device = losses.device();
-    let weights = Tensor::from_data(TensorData::new(weights, [batch.labels.len()]), &device);
-    losses.mul(weights).sum()
+    batch.label_rows.iter().map(weight).collect()
+}
+
+/// `Σ losses · weights`: `[1]`.
+pub(crate) fn weighted_by(losses: Tensor<1>, weights: Vec<f32>) -> Tensor<1> {
+    let (device, count) = (losses.device(), weights.len());
+    losses.mul(Tensor::from_data(TensorData::new(weights, [count]), &device)).sum()
 }
 
 /// Mean label loss of every row: `[rows]`.

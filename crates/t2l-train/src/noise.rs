@@ -49,6 +49,12 @@ impl Noise {
         all
     }
 
+    /// Goes on after `count` values of [`Noise::uniform`].
+    pub fn skip(&mut self, count: usize) {
+        // Each of them takes one word of the stream.
+        self.0.set_word_pos(self.0.get_word_pos() + count as u128);
+    }
+
     /// Uniform values in ±`bound`.
     pub fn uniform<const D: usize>(&mut self, bound: f64, shape: [usize; D]) -> TensorData {
         let bound = bound as f32;
@@ -68,5 +74,16 @@ mod tests {
         assert_eq!(draw(3, Purpose::Neftune), draw(3, Purpose::Neftune));
         assert_ne!(draw(3, Purpose::Neftune), draw(4, Purpose::Neftune));
         assert_ne!(draw(3, Purpose::Neftune), draw(3, Purpose::Hypernet));
+    }
+
+    #[test]
+    fn what_is_skipped_is_what_would_have_been_drawn() {
+        let noise = || Noise::new(7, 3, 0, Purpose::Neftune);
+        let all: Vec<f32> = noise().uniform(1.0, [41]).iter().collect();
+        let (mut first, mut rest) = (noise(), noise());
+        rest.skip(13);
+        first.skip(0);
+        let (first, rest) = (first.uniform(1.0, [13]), rest.uniform(1.0, [28]));
+        assert_eq!(first.iter::<f32>().chain(rest.iter()).collect::<Vec<_>>(), all);
     }
 }

@@ -2,6 +2,7 @@
 
 mod config;
 mod layer;
+mod pass;
 mod random;
 mod rope;
 
@@ -14,6 +15,7 @@ use t2l_gguf::GgufFile;
 
 pub use config::{Activation, DecoderConfig, FAMILIES, RopeScaling, Sliding};
 use layer::Layer;
+pub use pass::{LayerPass, OneLayer};
 pub(crate) use random::random_values;
 use rope::Rotations;
 
@@ -248,11 +250,7 @@ impl Decoder {
         if starts.len() != batch {
             return Err(BackboneError::Prompt(format!("{} row starts for {batch} rows", starts.len())));
         }
-        if !adapters.is_empty() {
-            let all =
-                AdapterLayout { base_model: String::new(), layers: self.config.layers, modules: self.attachable() };
-            adapters.check(batch, &all)?;
-        }
+        self.check_fit(adapters, batch)?;
         let past = cache.as_ref().map_or(0, |c| c.len());
         if let Some(cache) = &cache {
             if !cache.suits(&self.config) || cache.rows() != batch {
@@ -272,6 +270,19 @@ impl Decoder {
         if let Some(cache) = cache {
             cache.advance(tokens);
         }
-        Ok(ops::rms_norm(stream, &self.norm, self.config.norm_eps))
+        Ok(self.final_norm(stream))
+    }
+
+    /// The norm after the last layer. Any shape that ends in the hidden size.
+    pub fn final_norm<const D: usize>(&self, stream: Tensor<D>) -> Tensor<D> {
+        ops::rms_norm(stream, &self.norm, self.config.norm_eps)
+    }
+
+    fn check_fit(&self, adapters: &AdapterBatch, rows: usize) -> Result<(), BackboneError> {
+        if adapters.is_empty() {
+            return Ok(());
+        }
+        let (layers, modules) = (self.config.layers, self.attachable());
+        Ok(adapters.check(rows, &AdapterLayout { base_model: String::new(), layers, modules })?)
     }
 }

@@ -136,8 +136,10 @@ pub(super) fn low_rank(
 fn dropout_mask(x: &Tensor<3>, dropout: InputDropout, place: u64) -> Tensor<3> {
     let shape = x.dims();
     let keep = (1.0 / (1.0 - dropout.p)) as f32;
-    let values: Vec<f32> =
-        (0..shape.iter().product::<usize>() as u64).map(|i| if dropout.drops(place, i) { 0.0 } else { keep }).collect();
+    let first = (dropout.first_row * shape[1] * shape[2]) as u64;
+    let values: Vec<f32> = (first..first + shape.iter().product::<usize>() as u64)
+        .map(|i| if dropout.drops(place, i) { 0.0 } else { keep })
+        .collect();
     Tensor::from_data(TensorData::new(values, shape), &x.device().inner())
 }
 

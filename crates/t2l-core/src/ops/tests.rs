@@ -184,9 +184,9 @@ proptest! {
     fn low_rank(
         rows in 1usize..4, tokens in 1usize..7, input in 1usize..20, output in 1usize..20, rank in 1usize..9,
         first in 0usize..5, after in 0usize..5,
-        p in proptest::option::of(0.05f64..0.6), seed: u64,
+        p in proptest::option::of(0.05f64..0.6), seed: u64, first_row in 0usize..4,
     ) {
-        let dropout = p.map(|p| InputDropout { p, seed });
+        let dropout = p.map(|p| InputDropout { p, seed, first_row });
         let scaling = random([rows, 1, 1]);
         let run = |[y, x, a, b]: &[Tensor<3>; 4], fused: bool| {
             let factors = RowFactors { a: a.clone(), b: b.clone(), scaling: constant(x, &scaling) };

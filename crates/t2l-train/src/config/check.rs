@@ -68,6 +68,9 @@ impl TrainConfig {
             let value = format!("{:?}", self.hypernet.init).to_lowercase();
             return wrong("hypernet.init", value, "must be \"reconstruction\": nothing may start at zero here");
         }
+        if self.loss.gradient_checkpointing {
+            return wrong("loss.gradient_checkpointing", true, "must be false: nothing goes through the base model");
+        }
         if self.recon.delta_w_scaling == 0.0 {
             return wrong("recon.delta_w_scaling", 0, "must be more than 0");
         }

@@ -63,6 +63,10 @@ impl TrainConfig {
                 model.retain(|name, _| name != "weights" && name != "products");
             }
         }
+        // What came later has no place in them.
+        if let Some(loss) = what.get_mut("loss").and_then(Value::as_object_mut) {
+            loss.shift_remove("gradient_checkpointing");
+        }
         let mut digests = vec![files::digest([what.to_string().as_bytes()])];
         if self.loss.margin_weight == 0.0
             && let Some(loss) = what.get_mut("loss").and_then(Value::as_object_mut)

@@ -6,7 +6,8 @@ use t2l_core::{AdapterBatch, AdapterLayout, LoraFactors, LoraScaling, ModuleFact
 use t2l_data::TrainBatch;
 
 use super::plain::stacked;
-use crate::loss::{LossConfig, Weighting, noisy_label_losses};
+use crate::backward::TrainingPass;
+use crate::loss::{LossConfig, Weighting};
 use crate::optimizer::{NamedGradients, named_gradients};
 use crate::{StepSeed, TrainError};
 
@@ -46,17 +47,19 @@ pub fn adapter_step(
 
     let tracked: Vec<Parameters> = present.iter().map(|&i| adapters[i].tracked()).collect();
     let factors = stacked(&tracked.iter().collect::<Vec<_>>(), layout, scaling);
-    let losses = noisy_label_losses(decoder, batch, AdapterBatch::from_factors(&of_rows(factors, &seats)), loss, seed)?;
     let weights = own_weights(batch, &seats, present.len(), loss.weighting);
-    let weights: Tensor<1> = Tensor::from_data(TensorData::new(weights, [batch.labels.len()]), &losses.device());
-    let weighted = losses.mul(weights);
-
     let mut output = AdapterStepOutput { losses: vec![None; adapters.len()], gradients: vec![None; adapters.len()] };
     let mut own = vec![0.0; present.len()];
-    for (loss, &row) in weighted.clone().inner().to_data().iter::<f32>().zip(&batch.label_rows) {
-        own[seats[row]] += f64::from(loss);
-    }
-    let mut gradients = weighted.sum().backward();
+    let pass = TrainingPass { decoder, batch, loss, seed, first_row: 0 };
+    let mut gradients = pass.gradients(AdapterBatch::from_factors(&of_rows(factors, &seats)), None, |losses| {
+        let device = losses.device();
+        let weights: Tensor<1> = Tensor::from_data(TensorData::new(weights, [batch.labels.len()]), &device);
+        let weighted = losses.mul(weights);
+        for (loss, &row) in weighted.clone().inner().to_data().iter::<f32>().zip(&batch.label_rows) {
+            own[seats[row]] += f64::from(loss);
+        }
+        weighted.sum()
+    })?;
     for ((&adapter, tracked), own) in present.iter().zip(&tracked).zip(own) {
         output.losses[adapter] = Some(own);
         output.gradients[adapter] = Some(named_gradients(tracked, &mut gradients));

@@ -1,21 +1,65 @@
-//! Which folders a run may begin in: nobody's files are overwritten but a run's own.
+//! The folder of a run: to which process it belongs, and that nobody's files are overwritten but a run's own.
 
+use std::fs::File;
 use std::path::Path;
 
 use t2l_core::files::PARTIAL;
 
-use crate::{TrainConfig, TrainError};
+use super::{STATE, lock};
+use crate::{TrainConfig, TrainError, files};
 
 /// What a run that was killed before its first checkpoint may have left, and what belongs to a run otherwise.
-const OURS: [&str; 6] = ["lock", "last", "best", "metrics.jsonl", "curves.svg", "group.json"];
+const OURS: [&str; 7] = ["lock", "last", "best", "metrics.jsonl", "curves.svg", "tensorboard", "group.json"];
 /// How files and folders begin that are being written; the others are of earlier versions.
 const UNFINISHED: [&str; 4] = [PARTIAL, ".tmp", ".adapter-", ".checkpoint-"];
+
+/// Makes a run's folder, or takes up the one that is there, for as long as the lock is held. What a killed process left
+/// half written is removed.
+///
+/// # Errors
+/// A folder with other files, in use, or that cannot be written.
+pub fn take(folder: &Path, config: &TrainConfig) -> Result<File, TrainError> {
+    std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
+    if !folder.join(STATE).exists() {
+        check_vacant(folder, config)?;
+    }
+    let lock = lock(folder)?;
+    remove_unfinished(folder)?;
+    Ok(lock)
+}
+
+/// Removes files and folders that were being written, here and where the parts of a run with many are exported. A folder
+/// may hold the only copy of a finished export, from between two renames; the loop exports it again.
+fn remove_unfinished(folder: &Path) -> Result<(), TrainError> {
+    for folder in [folder.to_owned(), folder.join("last"), folder.join("best")] {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let entry = entry.map_err(TrainError::io(&folder))?;
+            let (name, path) = (entry.file_name(), entry.path());
+            if UNFINISHED.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+                let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                removed.map_err(TrainError::io(&path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes the resolved configuration into the folder.
+///
+/// # Errors
+/// A configuration that TOML cannot hold, a file that cannot be written.
+pub fn write_config(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
+    let path = folder.join("config.toml");
+    let text = resolved(config).map_err(|reason| TrainError::Config { path: path.clone(), reason })?;
+    files::write_whole(&path, text.as_bytes())
+}
 
 /// Refuses a folder that holds something which no run of this configuration has left there.
 ///
 /// # Errors
 /// The first such file by name, or a folder that cannot be read.
-pub fn check_vacant(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
+fn check_vacant(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(TrainError::io(folder))? {
         names.push(entry.map_err(TrainError::io(folder))?.file_name());
@@ -36,7 +80,7 @@ pub fn check_vacant(folder: &Path, config: &TrainConfig) -> Result<(), TrainErro
 ///
 /// # Errors
 /// A configuration that TOML cannot hold.
-pub fn resolved(config: &TrainConfig) -> Result<String, String> {
+fn resolved(config: &TrainConfig) -> Result<String, String> {
     toml::to_string_pretty(&placed(config)).map_err(|e| e.to_string())
 }
 

@@ -2,7 +2,11 @@
 
 mod folder;
 mod metrics;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod outcome;
 mod progress;
+mod ranks;
 mod schedule;
 mod signal;
 mod state;
@@ -18,8 +22,9 @@ use serde_json::{Map, Value, json};
 use self::metrics::MetricsFile;
 use self::progress::Progress;
 use crate::optimizer::Optimizer;
-use crate::{TrainConfig, TrainError, files};
+use crate::{TrainConfig, TrainError};
 
+pub use ranks::{Alone, Ranks, Share, ranks};
 pub use schedule::LinearSchedule;
 pub use signal::Stop;
 pub use trainee::{Outcome, Part, StepSeed, Trainee};
@@ -86,16 +91,30 @@ pub fn run(
     stop: &Stop,
     tell: &mut dyn FnMut(Event),
 ) -> Result<Ended, TrainError> {
-    std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
-    if !folder.join(STATE).exists() {
-        folder::check_vacant(folder, config)?;
-    }
-    let _lock = lock(folder)?;
-    let mut run = Run::open(trainee, config, folder)?;
+    run_shared(&Alone, trainee, config, folder, stop, tell)
+}
+
+/// As [`run`], in one of several processes that share the batches. All see the same folder; rank 0 alone writes there.
+///
+/// # Errors
+/// As [`run`]; a trainee that cannot be shared; processes that stand at different steps. The others then wait for this
+/// process: let the caller say what happened and [`Ranks::abort`].
+pub fn run_shared(
+    ranks: &dyn Ranks,
+    trainee: &mut dyn Trainee,
+    config: &TrainConfig,
+    folder: &Path,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Ended, TrainError> {
+    trainee.share(Share { rank: ranks.rank(), of: ranks.size() })?;
+    let _lock = if ranks.rank() == 0 { Some(folder::take(folder, config)?) } else { None };
+    let mut run = Run::open(ranks, trainee, config, folder)?;
+    run.check_agreement()?;
     let parameters = run.trainee.parts().iter().map(|p| p.parameters.count()).sum();
     tell(Event::Start { step: run.progress.step, steps: config.run.steps, parameters });
     while !run.ended() {
-        if stop.wanted(run.progress.step) {
+        if run.any(stop.wanted(run.progress.step))? {
             run.checkpoint()?;
             return Ok(Ended::Stopped { step: run.progress.step });
         }
@@ -113,6 +132,7 @@ pub fn run(
 
 /// A run between two steps.
 struct Run<'a> {
+    ranks: &'a dyn Ranks,
     trainee: &'a mut dyn Trainee,
     config: &'a TrainConfig,
     folder: &'a Path,
@@ -120,11 +140,18 @@ struct Run<'a> {
     /// One for each part.
     optimizers: Vec<Optimizer>,
     progress: Progress,
-    metrics: MetricsFile,
+    /// Of rank 0.
+    metrics: Option<MetricsFile>,
 }
 
 impl<'a> Run<'a> {
-    fn open(trainee: &'a mut dyn Trainee, config: &'a TrainConfig, folder: &'a Path) -> Result<Self, TrainError> {
+    fn open(
+        ranks: &'a dyn Ranks,
+        trainee: &'a mut dyn Trainee,
+        config: &'a TrainConfig,
+        folder: &'a Path,
+    ) -> Result<Self, TrainError> {
+        let writes = ranks.rank() == 0;
         let state_path = folder.join(STATE);
         let mut optimizers: Vec<Optimizer> = {
             let parts = trainee.parts();
@@ -135,15 +162,41 @@ impl<'a> Run<'a> {
             trainee.restore(&progress.sampler).map_err(|reason| TrainError::State { path: state_path, reason })?;
             progress
         } else {
-            let path = folder.join("config.toml");
-            let resolved =
-                folder::resolved(config).map_err(|reason| TrainError::Config { path: path.clone(), reason })?;
-            files::write_whole(&path, resolved.as_bytes())?;
+            if writes {
+                folder::write_config(folder, config)?;
+            }
             Progress::start(config.digest(), trainee.position(), optimizers.len())
         };
-        let metrics = MetricsFile::open(&folder.join("metrics.jsonl"), progress.metrics_bytes)?;
+        let metrics = match writes {
+            true => Some(MetricsFile::open(&folder.join("metrics.jsonl"), progress.metrics_bytes)?),
+            false => None,
+        };
         let schedule = LinearSchedule::new(&config.optimizer, config.run.steps);
-        Ok(Self { trainee, config, folder, schedule, optimizers, progress, metrics })
+        Ok(Self { ranks, trainee, config, folder, schedule, optimizers, progress, metrics })
+    }
+
+    /// Whether it is so for any process.
+    fn any(&self, so: bool) -> Result<bool, TrainError> {
+        let mut count = [f64::from(so)];
+        self.ranks.sum_numbers(&mut count)?;
+        Ok(count[0] > 0.0)
+    }
+
+    /// Refuses to begin where another process stands at another step, or trains something else.
+    fn check_agreement(&self) -> Result<(), TrainError> {
+        let digest = u32::from_str_radix(&self.config.digest()[..8], 16).unwrap_or_default();
+        let ours = [self.progress.step as f64, f64::from(digest)];
+        let mut sums = ours;
+        self.ranks.sum_numbers(&mut sums)?;
+        let alike = |(sum, ours): (&f64, &f64)| *sum == ours * self.ranks.size() as f64;
+        if sums.iter().zip(&ours).all(alike) {
+            return Ok(());
+        }
+        let (rank, step, folder) = (self.ranks.rank(), self.progress.step, self.folder.display());
+        let reason = format!(
+            "rank {rank} stands at step {step} of its configuration, others elsewhere: do all see {folder} and one file?"
+        );
+        Err(TrainError::Ranks { reason })
     }
 
     fn ended(&self) -> bool {
@@ -203,12 +256,16 @@ impl<'a> Run<'a> {
             });
         }
         let total = total.ok_or_else(|| TrainError::NoData { reason: "no batch in a step".into() })?;
-        Ok(total.scaled(1.0 / accumulation as f64))
+        total.scaled(1.0 / accumulation as f64).summed(self.ranks)
     }
 
     /// Validates, and exports every part that is the best so far.
     fn validate(&mut self) -> Result<Event, TrainError> {
-        let numbers = self.trainee.validate(&self.active())?;
+        let mut numbers = self.trainee.validate(&self.active())?;
+        // Every process judges for itself; where their arithmetic differs, none may go its own way.
+        let mut values: Vec<f64> = numbers.values().copied().collect();
+        self.ranks.sum_numbers(&mut values)?;
+        numbers.values_mut().zip(values).for_each(|(ours, sum)| *ours = sum / self.ranks.size() as f64);
         self.log(numbers.iter().map(|(k, v)| (k.clone(), json!(v))).collect())?;
         if let Some(name) = self.config.run.select.as_ref().filter(|name| !numbers.contains_key(*name)) {
             let there = numbers.into_keys().collect();
@@ -226,7 +283,8 @@ impl<'a> Run<'a> {
     }
 
     fn checkpoint(&mut self) -> Result<(), TrainError> {
-        self.progress.metrics_bytes = self.metrics.sync()?;
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
+        self.progress.metrics_bytes = metrics.sync()?;
         self.progress.sampler = self.trainee.position();
         for part in 0..self.progress.parts.len() {
             self.export("last", part, &BTreeMap::new())?;
@@ -235,16 +293,20 @@ impl<'a> Run<'a> {
     }
 
     fn export(&self, name: &str, part: usize, numbers: &BTreeMap<String, f64>) -> Result<(), TrainError> {
+        if self.metrics.is_none() {
+            return Ok(());
+        }
         let recipe = json!({ "config": self.config, "step": self.progress.step, "validation": numbers });
         let folder = exported(self.folder, name, self.trainee.parts()[part].name);
         self.trainee.export(part, &folder, recipe)
     }
 
     fn log(&mut self, entry: Map<String, Value>) -> Result<(), TrainError> {
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
         let mut line = Map::new();
         line.insert("step".into(), json!(self.progress.step));
         line.extend(entry);
-        self.metrics.write(line)
+        metrics.write(line)
     }
 }
 
@@ -252,37 +314,6 @@ impl<'a> Run<'a> {
 pub(crate) fn exported(folder: &Path, name: &str, part: &str) -> PathBuf {
     let folder = folder.join(name);
     if part.is_empty() { folder } else { folder.join(part) }
-}
-
-impl Outcome {
-    fn plus(mut self, other: Self) -> Self {
-        self.loss += other.loss;
-        for ((_, number), (_, more)) in self.numbers.iter_mut().zip(other.numbers) {
-            *number += more;
-        }
-        self.tokens += other.tokens;
-        self.examples = format!("{}, {}", self.examples, other.examples);
-        let both = self.gradients.into_iter().zip(other.gradients);
-        self.gradients = both
-            .map(|pair| match pair {
-                (Some(a), Some(b)) => Some(a.into_iter().zip(b).map(|(a, b)| a + b).collect()),
-                (a, b) => a.or(b),
-            })
-            .collect();
-        self
-    }
-
-    /// Means instead of sums; tokens stay a count.
-    fn scaled(mut self, factor: f64) -> Self {
-        if factor == 1.0 {
-            return self;
-        }
-        self.loss *= factor;
-        self.numbers.iter_mut().for_each(|(_, number)| *number *= factor);
-        let scaled = |part: Vec<_>| part.into_iter().map(|g| g * factor).collect();
-        self.gradients = self.gradients.into_iter().map(|part| part.map(scaled)).collect();
-        self
-    }
 }
 
 /// Keeps a folder to one process, for as long as the file is open.

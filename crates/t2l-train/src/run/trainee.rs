@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use serde_json::Value;
 use t2l_core::Parameters;
 
+use super::ranks::Share;
 use crate::TrainError;
 use crate::optimizer::NamedGradients;
 
@@ -66,6 +67,18 @@ pub trait Trainee {
     /// # Errors
     /// Why it is not one of this trainee's.
     fn restore(&mut self, position: &Value) -> Result<(), String>;
+
+    /// Computes only this share of every micro-batch from now on: losses, numbers, tokens and gradients that add up over
+    /// all shares to those of the whole.
+    ///
+    /// # Errors
+    /// A trainee that cannot be shared.
+    fn share(&mut self, share: Share) -> Result<(), TrainError> {
+        match share {
+            Share::WHOLE => Ok(()),
+            _ => Err(TrainError::Ranks { reason: "only `sft` can be trained by several processes together".into() }),
+        }
+    }
 
     /// Loss and gradients of the next micro-batch. Parts that are not `active` have ended and get no rows.
     ///

@@ -10,9 +10,10 @@ use t2l_core::Parameters;
 use t2l_data::{Corpus, Sampler, TrainBatch};
 use t2l_hypernet::{Checkpoint, Dtype, Hypernet, Manifest};
 
-use super::{Contrast, sft_step};
+use super::Contrast;
+use super::step::sft_step_share;
 use crate::validate::validate_all;
-use crate::{LossConfig, Outcome, Part, StepSeed, TrainError, Trainee, Validator};
+use crate::{LossConfig, Outcome, Part, Share, StepSeed, TrainError, Trainee, Validator};
 
 /// Everything that SFT works on.
 pub struct Sft {
@@ -34,6 +35,8 @@ pub struct Sft {
     pub judged_by: Vec<String>,
     /// Judges.
     pub validators: Vec<Box<dyn Validator>>,
+    /// Which rows of every batch this process computes.
+    pub share: Share,
 }
 
 impl Trainee for Sft {
@@ -57,15 +60,37 @@ impl Trainee for Sft {
         self.sampler.restore(position, &self.corpus)
     }
 
+    fn share(&mut self, share: Share) -> Result<(), TrainError> {
+        if share.of > 1 && self.loss.margin_weight > 0.0 {
+            let reason = "loss.margin_weight must be 0: the margin compares rows of different processes";
+            return Err(TrainError::Ranks { reason: reason.into() });
+        }
+        self.share = share;
+        Ok(())
+    }
+
     fn step(&mut self, seed: StepSeed, _active: &[bool]) -> Result<Outcome, TrainError> {
-        let draws = self.sampler.next_batch(&self.corpus);
+        let (draws, share) = (self.sampler.next_batch(&self.corpus), self.share);
+        if draws.len() < share.of {
+            let reason = format!("a batch of {} rows cannot be shared by {}", draws.len(), share.of);
+            return Err(TrainError::Ranks { reason });
+        }
         let tasks: Vec<usize> = draws.iter().map(|d| d.task).collect();
         let contrasts = Contrast::draw(&tasks, &self.loss, seed);
         let again = contrasts.iter().map(|c| &draws[c.own]);
         let rows: Vec<_> = draws.iter().chain(again).map(|d| self.corpus.example(d)).collect();
         let batch = TrainBatch::new(&rows, 8, 0);
         let embeddings = drawn_descriptions(&self.descriptions, draws.iter().map(|d| (d.task, d.description)));
-        let output = sft_step(&self.decoder, &self.hypernet, &batch, embeddings, &contrasts, &self.loss, Some(seed))?;
+        let output = sft_step_share(
+            &self.decoder,
+            &self.hypernet,
+            &batch,
+            embeddings,
+            &contrasts,
+            &self.loss,
+            Some(seed),
+            share,
+        )?;
         let examples: Vec<&str> = draws.iter().map(|d| self.corpus.task_name(d.task)).collect();
         Ok(Outcome {
             loss: output.sft_loss + output.l2_loss + output.margin_loss,
@@ -73,9 +98,9 @@ impl Trainee for Sft {
                 ("sft_loss", output.sft_loss),
                 ("l2_loss", output.l2_loss),
                 ("margin_loss", output.margin_loss),
-                ("padding_share", batch.padding_share()),
+                ("padding_share", batch.padding_share() / share.of as f64),
             ],
-            tokens: batch.tokens,
+            tokens: share.rows(batch.tokens).len(),
             examples: examples.join(", "),
             gradients: vec![Some(output.gradients)],
         })

@@ -233,6 +233,9 @@ pub struct PlotArgs {
     /// Where to write the drawing; by default curves.svg in the run's folder
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Also write a TensorBoard event file, into tensorboard/ in the run's folder
+    #[arg(long)]
+    pub tensorboard: bool,
 }
 
 /// Prompt modes to score in.

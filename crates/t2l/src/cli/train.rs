@@ -12,7 +12,7 @@ use serde_json::json;
 use t2l::core::device;
 use t2l::hypernet::ModelRef;
 use t2l::models::{ModelError, Models};
-use t2l::train::{Ended, Event, Stop, TrainConfig, Trainer, plot};
+use t2l::train::{Ended, Event, Ranks, Stop, TrainConfig, Trainer, plot, ranks, tensorboard};
 use t2l::training::{ModelPaths, prepare, train_library};
 
 use super::args::{Global, LoraArgs, PlotArgs, RunArgs, TrainCommand};
@@ -33,35 +33,70 @@ pub fn run(command: &TrainCommand, global: &Global) -> anyhow::Result<ExitCode> 
 
 fn draw(args: &PlotArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let svg = args.output.clone().unwrap_or_else(|| args.run.join("curves.svg"));
-    plot(&args.run.join("metrics.jsonl"), &svg)?;
+    let metrics = args.run.join("metrics.jsonl");
+    plot(&metrics, &svg)?;
+    let events = args.tensorboard.then(|| tensorboard(&metrics, &args.run.join("tensorboard"))).transpose()?;
     if global.json {
-        output::json(&json!({ "path": std::path::absolute(&svg)? }))?;
+        let mut paths = json!({ "path": std::path::absolute(&svg)? });
+        if let Some(events) = events {
+            paths["tensorboard"] = json!(std::path::absolute(events)?);
+        }
+        output::json(&paths)?;
     } else {
         output::line(svg.display())?;
+        if let Some(events) = events {
+            output::line(events.display())?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn train(args: &RunArgs, trainer: Trainer, global: &Global) -> anyhow::Result<ExitCode> {
+    let ranks = ranks()?;
+    let ended = train_as(&*ranks, args, trainer, global);
+    if ranks.size() > 1
+        && let Err(error) = &ended
+    {
+        eprintln!("error: rank {}: {error:#}", ranks.rank());
+        ranks.abort();
+    }
+    ended
+}
+
+/// Trains as one of several processes, or alone. Rank 0 speaks for all.
+fn train_as(ranks: &dyn Ranks, args: &RunArgs, trainer: Trainer, global: &Global) -> anyhow::Result<ExitCode> {
+    let speaks = ranks.rank() == 0;
+    let say = |text: &str| {
+        if speaks {
+            eprintln!("{text}");
+        }
+    };
     let config = TrainConfig::load(&args.config, trainer)?;
     let device = device::parse(&global.device)?;
     let models = Models::new(None)?;
     let paths = model_paths(&models, &config)?;
-    let mut prepared = prepare(config, &paths, &args.output, models.cache(), &device, |text| eprintln!("{text}"))?;
-    eprintln!("{} tasks", prepared.tasks);
+    let mut prepared = prepare(config, &paths, &args.output, models.cache(), &device, say)?;
+    say(&format!("{} tasks", prepared.tasks));
+    if ranks.size() > 1 {
+        say(&format!("{} processes", ranks.size()));
+    }
 
     let (stop, signalled) = stop(args)?;
     let mut display = Display::new();
-    let ended = prepared.run(&stop, |event| display.show(&event))?;
+    let ended = prepared.run_shared(ranks, &stop, |event| {
+        if speaks {
+            display.show(&event);
+        }
+    })?;
     let step = match ended {
         Ended::Complete => display.step,
         Ended::Stopped { step } => step,
     };
-    if global.json {
+    if speaks && global.json {
         let state = state(ended);
         output::json(&json!({ "run": std::path::absolute(&args.output)?, "state": state, "step": step }))?;
     } else {
-        eprintln!("{} at step {step}; written to {}", state(ended), args.output.join("last").display());
+        say(&format!("{} at step {step}; written to {}", state(ended), args.output.join("last").display()));
     }
     Ok(exit_code(&signalled))
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use t2l_hypernet::ModelRef;
-use t2l_train::{Ended, Event, Stop, TrainConfig, Trainee, Trainer};
+use t2l_train::{Alone, Ended, Event, Ranks, Stop, TrainConfig, Trainee, Trainer};
 
 use crate::Error;
 
@@ -33,8 +33,16 @@ impl PreparedRun {
     ///
     /// # Errors
     /// As [`t2l_train::run`].
-    pub fn run(&mut self, stop: &Stop, mut tell: impl FnMut(Event)) -> Result<Ended, Error> {
-        Ok(t2l_train::run(&mut *self.trainee, &self.config, &self.folder, stop, &mut tell)?)
+    pub fn run(&mut self, stop: &Stop, tell: impl FnMut(Event)) -> Result<Ended, Error> {
+        self.run_shared(&Alone, stop, tell)
+    }
+
+    /// As [`PreparedRun::run`], in one of several processes.
+    ///
+    /// # Errors
+    /// As [`t2l_train::run_shared`].
+    pub fn run_shared(&mut self, ranks: &dyn Ranks, stop: &Stop, mut tell: impl FnMut(Event)) -> Result<Ended, Error> {
+        Ok(t2l_train::run_shared(ranks, &mut *self.trainee, &self.config, &self.folder, stop, &mut tell)?)
     }
 }
 

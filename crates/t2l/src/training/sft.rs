@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use t2l_data::{Corpus, Task};
 use t2l_hypernet::{Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target, TaskEncoder};
-use t2l_train::{Sft, TrainConfig};
+use t2l_train::{Sft, Share, TrainConfig};
 
 use super::ModelPaths;
 use super::ground::{Ground, manifest, scaling};
@@ -48,6 +48,7 @@ pub(super) fn prepare(
         sampler: config.sampler(),
         judged_by: config.judged_by(&["unseen/own_nll", "seen/own_nll"]),
         validators: if text { ground.validators(config, &table, tell)? } else { vec![] },
+        share: Share::WHOLE,
     })
 }
 

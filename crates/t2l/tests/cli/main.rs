@@ -10,6 +10,8 @@ mod encoder;
 mod import;
 #[cfg(unix)]
 mod killed;
+mod runs;
+mod tiny;
 mod training;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +42,11 @@ fn models_here() -> bool {
         println!("0 cases, 1 skipped: real models ({skip})");
     }
     here.is_ok()
+}
+
+/// Names in a folder, in order; none where there is no folder.
+fn entries_of(folder: &Path) -> Vec<String> {
+    if folder.is_dir() { entries(folder) } else { vec![] }
 }
 
 /// Names in a folder, in order.

@@ -33,7 +33,7 @@ pub fn low_rank(
     let dropped = move |row: usize, x: &[f32]| -> Option<Vec<f32>> {
         let dropout = dropout?;
         let keep = (1.0 / (1.0 - dropout.p)) as f32;
-        let first = (row * tokens * input) as u64;
+        let first = ((dropout.first_row + row) * tokens * input) as u64;
         Some((first..).zip(x).map(|(i, &x)| if dropout.drops(place, i) { 0.0 } else { x * keep }).collect())
     };
 
@@ -83,7 +83,7 @@ pub fn low_rank(
                 multiply_into(dx, input, 0.0, d_low, a, 1.0, false);
                 if let Some(dropout) = dropout {
                     let keep = (1.0 / (1.0 - dropout.p)) as f32;
-                    let first = (row * tokens * input) as u64;
+                    let first = ((dropout.first_row + row) * tokens * input) as u64;
                     for (i, d) in (first..).zip(dx) {
                         *d = if dropout.drops(place, i) { 0.0 } else { *d * keep };
                     }
