@@ -14,7 +14,7 @@ use t2l_core::{
     ModuleFactors, TextEncoder, device,
 };
 use t2l_data::{Example, Part, PromptMode, PromptRenderer, Task, TaskSet, example_turn, user_turn};
-use t2l_eval::{Condition, EvalError, EvalPlan, EvalReport, Evaluator, Group, Provenance, exact_match, numeric_match};
+use t2l_eval::{Baselines, Condition, EvalError, EvalPlan, EvalReport, Evaluator, Group, Provenance, exact_match, numeric_match};
 
 const WIDTH: usize = 4;
 const RANK: usize = 2;
@@ -209,7 +209,7 @@ fn plan(set: &TaskSet, conditions: &[Condition]) -> EvalPlan<'static> {
 }
 
 fn run(backbone: &Backbone, generator: &Waves, set: &TaskSet, plan: &EvalPlan<'_>) -> Result<EvalReport, EvalError> {
-    let evaluator = Evaluator { backbone, encoder: &ByteEncoder, generator, set };
+    let evaluator = Evaluator { backbone, encoder: &ByteEncoder, generator, set, baselines: Baselines::default() };
     let from = Provenance {
         checkpoint: "waves".into(),
         checkpoint_sha256: "0123456789abcdef".into(),

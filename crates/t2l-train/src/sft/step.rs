@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use t2l_backbone::Decoder;
 use t2l_core::AdapterBatch;
 use t2l_data::TrainBatch;
-use t2l_hypernet::{DropoutSeed, Hypernet};
+use t2l_hypernet::{CodeUse, DropoutSeed, Hypernet};
 
 use super::contrast::{Contrast, margin_loss};
 use crate::loss::{LossConfig, generated_l2, noisy_label_losses, weighted};
@@ -21,6 +21,8 @@ pub struct StepOutput {
     pub l2_loss: f64,
     /// The margin term, already multiplied by its weight.
     pub margin_loss: f64,
+    /// The codes that were taken, where the task encoder has codes: [`Hypernet::learn_codes`] moves them.
+    pub code_use: Option<CodeUse>,
     /// Gradients of the three together for every trainable tensor of the hypernetwork, in name order.
     pub gradients: NamedGradients,
 }
@@ -64,6 +66,7 @@ pub fn sft_step(
         sft_loss: value(&sft_loss),
         l2_loss,
         margin_loss,
+        code_use: generated.code_use,
         gradients: named_gradients(&tracked, &mut gradients),
     })
 }
