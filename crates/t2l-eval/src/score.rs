@@ -7,8 +7,8 @@ use t2l_backbone::KvCache;
 use t2l_core::ops;
 
 use crate::run::{Item, batches};
-use crate::worn::{Wardrobe, Worn};
 use crate::stats::mean;
+use crate::worn::{Wardrobe, Worn};
 use crate::{EvalError, Evaluator};
 
 /// Prompts read at once, and their padded tokens at most.

@@ -128,7 +128,8 @@ impl Wardrobe<'_> {
         let index: Tensor<1, Int> = Tensor::from_data(TensorData::new(index, [worn.len()]), &embeddings.device());
         let factors = generator.generate(embeddings.clone().select(0, index))?;
         if let Some(row) = not_finite(&factors) {
-            let what = format!("the hyperdecoder's adapter of turn {}", worn.iter().nth(row).copied().unwrap_or_default());
+            let what =
+                format!("the hyperdecoder's adapter of turn {}", worn.iter().nth(row).copied().unwrap_or_default());
             return Err(EvalError::NotFinite { task: String::new(), what });
         }
         let adapters = worn.iter().enumerate().filter_map(|(row, &turn)| Some((turn, factors.adapter(row, "")?)));

@@ -3,8 +3,8 @@
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
 use t2l_core::{InputDropout, ops};
 
-use crate::config::{CODES, Conditioning, TaskEncoder};
 use crate::Hypernet;
+use crate::config::{CODES, Conditioning, TaskEncoder};
 use crate::forward::Net;
 
 /// Which codes a training pass took from a VQ task encoder.
@@ -139,4 +139,54 @@ fn one_hot(class: Tensor<2, Int>, like: Tensor<2>) -> Tensor<2> {
     let (rows, device) = (like.dims()[0], like.device());
     let zeros: Tensor<2> = Tensor::zeros(like.dims(), &device);
     zeros.scatter(1, class, Tensor::ones([rows, 1], &device), IndexingUpdateOp::Add)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::Device;
+    use t2l_core::{AdapterLayout, LoraScaling, TargetModule};
+
+    use super::*;
+    use crate::{Arch, HypernetConfig, Init};
+
+    #[test]
+    fn codes_move_towards_what_took_them() {
+        let layout =
+            AdapterLayout { base_model: "tiny".into(), layers: 1, modules: vec![TargetModule::new("q_proj", 4, 4)] };
+        let scaling = LoraScaling { alpha: 1.0, rank: 1, use_rslora: false };
+        let config = HypernetConfig {
+            task_encoder: TaskEncoder::Vq,
+            latent: 4,
+            head_in: 4,
+            ..HypernetConfig::new(Arch::L, layout, scaling, 3)
+        };
+        let mut hypernet = Hypernet::new(config, Init::Ours, 1, &Device::flex()).expect("a hypernetwork");
+        let read = |h: &Hypernet, name: &str| -> Vec<f64> {
+            let entry = h.buffers.entry(&format!("task_encoder.{name}")).expect("a buffer");
+            entry.values.to_data().iter::<f32>().map(f64::from).collect()
+        };
+        let codes = read(&hypernet, "embed");
+        // Two rows took code 3, one took code 5; the published update, spelled out.
+        let z = [[1.0f32, -2.0], [3.0, 0.5], [-1.0, 4.0]];
+        let used = CodeUse { z: Tensor::from_data(z, &Device::flex()), codes: vec![3, 3, 5] };
+        hypernet.learn_codes(&used);
+        let mut size = vec![0.0f64; CODES];
+        (size[3], size[5]) = (0.02, 0.01);
+        let total: f64 = size.iter().sum();
+        for dimension in 0..2 {
+            for code in 0..CODES {
+                let sum: f64 =
+                    used.codes.iter().zip(&z).filter(|(c, _)| **c == code).map(|(_, z)| f64::from(z[dimension])).sum();
+                let average = 0.99 * codes[dimension * CODES + code] + 0.01 * sum;
+                let smoothed = (size[code] + 1e-5) / (total + 32.0 * 1e-5) * total;
+                let found =
+                    [read(&hypernet, "embed_avg"), read(&hypernet, "embed")].map(|v| v[dimension * CODES + code]);
+                for (found, expected) in found.into_iter().zip([average, average / smoothed]) {
+                    assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1e-3), "{found} {expected}");
+                }
+            }
+        }
+        let found = read(&hypernet, "cluster_size");
+        assert!(found.iter().zip(&size).all(|(f, e)| (f - e).abs() < 1e-8), "{found:?}");
+    }
 }

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use t2l_core::{GenerateError, InputDropout, LoraFactors, ModuleFactors, Parameters, ops};
 
 use crate::Hypernet;
-use crate::encode::CodeUse;
 use crate::config::{Conditioning, HypernetConfig, Target};
+use crate::encode::CodeUse;
 
 /// Seed of one forward pass in training; each dropout in the network derives its own mask from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,13 @@ impl Hypernet {
         if made < n {
             modules = modules.into_iter().map(|m| repeat(m, n)).collect();
         }
-        Ok(HypernetOutput { factors: LoraFactors { scaling: config.scaling, modules }, encoded, aux_loss, code_use: net.code_use, trace })
+        Ok(HypernetOutput {
+            factors: LoraFactors { scaling: config.scaling, modules },
+            encoded,
+            aux_loss,
+            code_use: net.code_use,
+            trace,
+        })
     }
 }
 

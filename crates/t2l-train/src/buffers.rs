@@ -55,3 +55,67 @@ fn offsets_digest(hypernet: &Hypernet) -> Option<String> {
         offsets.map(|(_, p)| p.values.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect()).collect();
     Some(files::digest(bytes.iter().map(Vec::as_slice)))
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use t2l_core::{AdapterLayout, LoraScaling, TargetModule};
+    use t2l_hypernet::{Arch, CodeUse, HypernetConfig, Init, TaskEncoder};
+
+    use super::*;
+    use crate::{PlainLora, set_offsets};
+
+    fn hypernet(task_encoder: TaskEncoder, offset: Offset, init: Init) -> Hypernet {
+        let layout =
+            AdapterLayout { base_model: "tiny".into(), layers: 1, modules: vec![TargetModule::new("q_proj", 4, 4)] };
+        let scaling = LoraScaling { alpha: 1.0, rank: 1, use_rslora: false };
+        let config = HypernetConfig {
+            task_encoder,
+            offset,
+            latent: 4,
+            head_in: 4,
+            ..HypernetConfig::new(Arch::L, layout, scaling, 3)
+        };
+        Hypernet::new(config, init, 1, &Device::flex()).expect("a hypernetwork")
+    }
+
+    fn values(hypernet: &Hypernet) -> Vec<u32> {
+        let all = hypernet.buffers.iter();
+        all.flat_map(|(_, p)| p.values.to_data().iter::<f32>().map(f32::to_bits).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn codes_come_back_to_the_bit() {
+        let fresh = || hypernet(TaskEncoder::Vq, Offset::Trainable, Init::Ours);
+        let mut moved = fresh();
+        let z = Tensor::from_data([[0.1f32, -2.7], [3.3, 0.01]], &Device::flex());
+        for codes in [vec![3, 5], vec![3, 3], vec![31, 0]] {
+            moved.learn_codes(&CodeUse { z: z.clone(), codes });
+        }
+        // As a state file holds it: as text.
+        let text = position(json!({ "at": 7 }), &moved).to_string();
+        let read: Value = serde_json::from_str(&text).expect("JSON");
+        let mut resumed = fresh();
+        assert_ne!(values(&resumed), values(&moved));
+        assert_eq!(restore(&read, &mut resumed), Ok(&json!({ "at": 7 })));
+        assert_eq!(values(&resumed), values(&moved));
+        assert!(restore(&json!({ "at": 7 }), &mut fresh()).expect_err("refused").contains("task_encoder"));
+    }
+
+    #[test]
+    fn a_run_does_not_go_on_above_another_adapter() {
+        let above = |seed: u64| {
+            let mut hypernet = hypernet(TaskEncoder::Linear, Offset::Frozen, Init::Zero);
+            let lora = PlainLora::new(&hypernet.config.layout, 1, seed, "", &Device::flex());
+            set_offsets(&mut hypernet, &lora).expect("fits");
+            hypernet
+        };
+        let at = position(json!(4), &above(1));
+        assert_eq!(restore(&at, &mut above(1)), Ok(&json!(4)));
+        assert!(restore(&at, &mut above(2)).expect_err("refused").contains("hypernet.multitask"));
+        // Where there is nothing to remember, a position is the sampler's.
+        let mut plain = hypernet(TaskEncoder::Linear, Offset::Trainable, Init::Ours);
+        assert_eq!(position(json!(4), &plain), json!(4));
+        assert_eq!(restore(&json!(4), &mut plain), Ok(&json!(4)));
+    }
+}

@@ -211,7 +211,15 @@ pub struct RunConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { steps: 1000, seed: 0, checkpoint_every: 100, validate_every: 250, select: None, patience: 0, start_from: None }
+        Self {
+            steps: 1000,
+            seed: 0,
+            checkpoint_every: 100,
+            validate_every: 250,
+            select: None,
+            patience: 0,
+            start_from: None,
+        }
     }
 }
 

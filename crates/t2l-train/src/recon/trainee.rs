@@ -10,9 +10,9 @@ use t2l_hypernet::{Hypernet, Manifest};
 
 use super::sampler::LibrarySampler;
 use super::{Targets, recon_step};
+use crate::buffers;
 use crate::sft::{drawn_descriptions, export_hypernet};
 use crate::validate::validate_all;
-use crate::buffers;
 use crate::{Outcome, Part, StepSeed, TrainConfig, TrainError, Trainee, Validator};
 
 /// Everything that reconstruction works on.

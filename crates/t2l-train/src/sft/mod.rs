@@ -6,10 +6,10 @@ mod offsets;
 mod step;
 mod trainee;
 
+pub(crate) use conditions::drawn_descriptions;
 pub use conditions::{Conditions, Turns};
 pub use contrast::Contrast;
 pub use offsets::set_offsets;
 pub use step::{StepOutput, sft_step};
 pub use trainee::Sft;
-pub(crate) use conditions::drawn_descriptions;
 pub(crate) use trainee::export_hypernet;

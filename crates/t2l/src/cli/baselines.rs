@@ -59,7 +59,10 @@ impl Loaded {
                 }
                 let loaded = builder.build_with(&mut Terminal::new())?;
                 if !loaded.reads_inputs() {
-                    bail!("{}: is no hyperdecoder: it was trained on descriptions; use it as --checkpoint", path.display());
+                    bail!(
+                        "{}: is no hyperdecoder: it was trained on descriptions; use it as --checkpoint",
+                        path.display()
+                    );
                 }
                 loaded.check_fits(backbone)?;
                 Some(loaded)
@@ -140,14 +143,9 @@ fn own_folder(library: &Path, task: &Task) -> Option<PathBuf> {
     (plain && folder.join("adapter_config.json").is_file()).then_some(folder)
 }
 
-fn own_adapter(
-    library: &Path,
-    task: &Task,
-    device: &Device,
-) -> Result<Option<Adapter>, EvalError> {
+fn own_adapter(library: &Path, task: &Task, device: &Device) -> Result<Option<Adapter>, EvalError> {
     let load = |folder: PathBuf| {
-        peft::load(&folder, device)
-            .map_err(|e| EvalError::Adapter { name: task.name.clone(), reason: e.to_string() })
+        peft::load(&folder, device).map_err(|e| EvalError::Adapter { name: task.name.clone(), reason: e.to_string() })
     };
     own_folder(library, task).map(load).transpose()
 }

@@ -8,8 +8,8 @@ use t2l::data::{Part, PromptMode, Task, TaskSet};
 use t2l::eval::{Condition, EvalPlan, EvalReport, Evaluator, Group, Provenance, distinct};
 
 use super::args::{EvalArgs, Global, Mode};
-use super::output::{self, Terminal};
 use super::baselines::{self, Loaded};
+use super::output::{self, Terminal};
 use super::{target, typed};
 
 pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {

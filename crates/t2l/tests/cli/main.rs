@@ -7,6 +7,7 @@ mod contracts;
 mod disk_full;
 mod docs;
 mod import;
+mod trainers;
 mod training;
 
 use std::path::{Path, PathBuf};
