@@ -1,11 +1,11 @@
 //! Greedy answers, generated only for the metrics that need them, and what they are judged by.
 
 use t2l_backbone::Sampling;
-use t2l_core::LoraFactors;
 use t2l_data::Metric;
 
 use crate::metrics::{exact_match, first_line, numeric_match, option_named, rouge_l};
 use crate::run::{Item, batches};
+use crate::worn::{Wardrobe, Worn};
 use crate::{EvalError, Evaluator};
 
 /// Answers generated at once, and padded tokens of their prompts at most.
@@ -18,7 +18,7 @@ impl Evaluator<'_> {
         &self,
         choices: bool,
         items: &mut [Item<'_>],
-        factors: Option<&LoraFactors>,
+        wardrobe: &Wardrobe<'_>,
     ) -> Result<(), EvalError> {
         let room = self.backbone.decoder.config().longest_context();
         let mut order: Vec<usize> = (0..items.len())
@@ -30,10 +30,10 @@ impl Evaluator<'_> {
         for batch in in_batches {
             let prompts: Vec<Vec<u32>> = batch.iter().map(|&i| items[i].prompt.clone()).collect();
             let width = prompts.iter().map(Vec::len).max().unwrap_or(0).next_multiple_of(8);
-            let worn: Vec<Option<usize>> = batch.iter().map(|&i| items[i].adapter).collect();
+            let worn: Vec<Option<Worn>> = batch.iter().map(|&i| items[i].adapter).collect();
             let limits = batch.iter().map(|&i| limit(&items[i]).min(room.saturating_sub(width))).collect();
             let options = self.backbone.until_end_of_turn(limits, Sampling::GREEDY);
-            let adapters = self.adapters(factors, &worn)?;
+            let adapters = wardrobe.adapters(&worn)?;
             let answers = self.backbone.decoder.generate(&prompts, &adapters, &options, |_, _| ())?;
             for (&i, answer) in batch.iter().zip(&answers) {
                 let text = self.backbone.text(answer)?;

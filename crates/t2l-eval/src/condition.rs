@@ -25,12 +25,46 @@ pub enum Condition {
     Other,
     /// The adapter of a text that describes nothing.
     Random,
+    /// One adapter trained on all tasks.
+    Multitask,
+    /// The task's own trained adapter, for tasks that have one.
+    TaskLora,
+    /// The mean of the factors of all such adapters.
+    MeanLora,
+    /// A hyperdecoder's adapter of each example's user turn.
+    Hyperdecoder,
+    /// The base model after a few of the task's other examples, with their answers.
+    FewShot,
 }
 
 impl Condition {
     /// All of them, by name.
-    pub const NAMES: [&str; 6] = ["base", "prompted", "own", "own_train", "other", "random"];
-    const ALL: [Self; 6] = [Self::Base, Self::Prompted, Self::Own, Self::OwnTrain, Self::Other, Self::Random];
+    pub const NAMES: [&str; 11] = [
+        "base",
+        "prompted",
+        "own",
+        "own_train",
+        "other",
+        "random",
+        "multitask",
+        "task_lora",
+        "mean_lora",
+        "hyperdecoder",
+        "few_shot",
+    ];
+    const ALL: [Self; 11] = [
+        Self::Base,
+        Self::Prompted,
+        Self::Own,
+        Self::OwnTrain,
+        Self::Other,
+        Self::Random,
+        Self::Multitask,
+        Self::TaskLora,
+        Self::MeanLora,
+        Self::Hyperdecoder,
+        Self::FewShot,
+    ];
 
     /// Name in reports and on the command line.
     pub fn name(self) -> &'static str {
@@ -50,7 +84,7 @@ impl Condition {
     pub fn description(self, task: &Task, pool: &[&Task], seed: u64) -> Option<String> {
         let eval = |t: &Task| t.descriptions.eval.first().or(t.descriptions.train.first()).cloned();
         match self {
-            Self::Base => None,
+            Self::Base | Self::FewShot | Self::Multitask | Self::TaskLora | Self::MeanLora | Self::Hyperdecoder => None,
             Self::Prompted | Self::Own => eval(task),
             Self::OwnTrain => task.descriptions.train.first().cloned(),
             Self::Other => other_task(task, pool, seed).and_then(eval),
@@ -58,8 +92,8 @@ impl Condition {
         }
     }
 
-    /// Whether rows wear an adapter.
-    pub fn wears_adapter(self) -> bool {
-        !matches!(self, Self::Base | Self::Prompted)
+    /// Whether rows wear the adapter that the hypernetwork writes for [`Condition::description`].
+    pub fn wears_generated(self) -> bool {
+        matches!(self, Self::Own | Self::OwnTrain | Self::Other | Self::Random)
     }
 }

@@ -10,6 +10,22 @@ pub enum EvalError {
         /// What was asked for.
         name: String,
     },
+    /// A baseline that was asked for and not given.
+    #[error("condition {} needs {needs}", condition.name())]
+    Baseline {
+        /// The condition.
+        condition: crate::Condition,
+        /// What is missing.
+        needs: &'static str,
+    },
+    /// An adapter of a baseline that cannot be had.
+    #[error("the adapter of {name}: {reason}")]
+    Adapter {
+        /// The baseline, or the task whose adapter it is.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Nothing to score.
     #[error("nothing to evaluate: {reason}")]
     Nothing {

@@ -125,7 +125,7 @@ const PROPORTIONS: [&str; 5] = ["acc", "acc_norm", "acc_generated", "exact_match
 /// Groups of at most so many tasks are listed task by task.
 const LISTED_TASKS: usize = 12;
 /// Differences that are reported.
-const PAIRS: [(&str, &str); 7] = [
+const PAIRS: [(&str, &str); 17] = [
     ("own", "base"),
     ("own", "prompted"),
     ("own", "other"),
@@ -133,6 +133,16 @@ const PAIRS: [(&str, &str); 7] = [
     ("own", "own_train"),
     ("other", "random"),
     ("random", "base"),
+    ("own", "multitask"),
+    ("own", "task_lora"),
+    ("own", "mean_lora"),
+    ("own", "hyperdecoder"),
+    ("own", "few_shot"),
+    ("multitask", "base"),
+    ("task_lora", "base"),
+    ("mean_lora", "base"),
+    ("hyperdecoder", "base"),
+    ("few_shot", "base"),
 ];
 
 /// Rows, averages and differences from the values of every example.

@@ -1,16 +1,19 @@
 //! An evaluation from plan to report: which examples, under which conditions, in which batches.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
 use rand::seq::SliceRandom;
 use t2l_backbone::Backbone;
-use t2l_core::{AdapterBatch, AdapterGenerator, LoraFactors, TextEncoder};
+use t2l_backbone::chat::Message;
+use t2l_core::{Adapter, AdapterGenerator, LoraFactors, TextEncoder};
 use t2l_data::{Example, Kind, Part, PromptMode, PromptRenderer, Task, TaskSet, cut, draws, example_turn, user_turn};
 
 use crate::distinct::{distinct, distinct_modes};
 use crate::report::{EvalReport, Scores, summarise};
+use crate::worn::{Baselines, Wardrobe, Worn, not_finite};
 use crate::{Condition, EvalError};
 
 /// Tasks that are averaged together.
@@ -60,6 +63,8 @@ pub struct Evaluator<'a> {
     pub generator: &'a dyn AdapterGenerator,
     /// Where examples are read from.
     pub set: &'a TaskSet,
+    /// What else it is compared with.
+    pub baselines: Baselines<'a>,
 }
 
 /// What a report says of where it came from.
@@ -82,8 +87,8 @@ pub(crate) struct Item<'a> {
     pub mode: PromptMode,
     pub condition: Condition,
     pub description: Option<String>,
-    /// Index of the adapter among those of its chunk.
-    pub adapter: Option<usize>,
+    /// The adapter it wears, of those of its chunk.
+    pub adapter: Option<Worn>,
     pub prompt: Vec<u32>,
     pub answers: Answers,
     pub scores: Vec<(&'static str, f64)>,
@@ -164,14 +169,15 @@ impl Evaluator<'_> {
         // What is named twice is scored once.
         let groups: Vec<Group<'_>> = plan.groups.iter().map(Group::distinct).collect();
         let modes = distinct_modes(&plan.modes);
+        self.baselines.check(modes.iter().flat_map(|(_, conditions)| conditions.iter().copied()))?;
         let total = groups.iter().map(|g| g.tasks.len()).sum();
         let mut scores = Vec::new();
         let mut done = 0;
         for group in &groups {
             for tasks in group.tasks.chunks(TASKS_AT_ONCE) {
-                let (mut items, factors) = self.items(plan, &modes, group, tasks, &renderer)?;
-                self.score_answers(&mut items, factors.as_ref())?;
-                self.judge_generated(plan.generate_choices, &mut items, factors.as_ref())?;
+                let (mut items, wardrobe) = self.items(plan, &modes, group, tasks, &renderer)?;
+                self.score_answers(&mut items, &wardrobe)?;
+                self.judge_generated(plan.generate_choices, &mut items, &wardrobe)?;
                 collect(group, &items, &mut scores);
                 done += tasks.len();
                 tell(done, total);
@@ -196,15 +202,15 @@ impl Evaluator<'_> {
 
     /// Every example of some tasks in every mode and condition, and the adapters they wear.
     fn items<'a>(
-        &self,
+        &'a self,
         plan: &EvalPlan<'_>,
         modes: &[(PromptMode, Vec<Condition>)],
         group: &Group<'_>,
         tasks: &[&'a Task],
         renderer: &PromptRenderer<'_>,
-    ) -> Result<(Vec<Item<'a>>, Option<LoraFactors>), EvalError> {
+    ) -> Result<(Vec<Item<'a>>, Wardrobe<'a>), EvalError> {
         let max_tokens = plan.max_tokens.min(self.backbone.decoder.config().longest_context());
-        let mut texts = Texts::default();
+        let (mut texts, mut turns, mut wardrobe) = (Texts::default(), Texts::default(), Wardrobe::default());
         let mut items = Vec::new();
         for task in tasks.iter().copied() {
             let mut examples = self.set.examples(task, group.part)?;
@@ -212,20 +218,33 @@ impl Evaluator<'_> {
             examples.truncate(plan.limit.unwrap_or(usize::MAX));
             let answers = examples.iter().map(|e| Answers::of(task, e, renderer)).collect::<Result<Vec<_>, _>>()?;
             for (mode, conditions) in modes {
-                let turns = examples.iter().map(|e| renderer.prompt(&example_turn(task, e, *mode)));
-                let plain = turns.collect::<Result<Vec<_>, _>>()?;
+                let render = |e: &Example| renderer.prompt(&example_turn(task, e, *mode));
+                let plain = examples.iter().map(render).collect::<Result<Vec<_>, _>>()?;
                 for &condition in conditions {
                     let description = condition.description(task, &group.pool, plan.seed);
-                    if description.is_none() && condition != Condition::Base {
+                    let Some(worn) = self.worn(condition, task, description.as_deref(), &mut texts, &mut wardrobe)?
+                    else {
                         continue;
-                    }
-                    let worn = description.as_deref().filter(|_| condition.wears_adapter());
-                    let adapter = worn.map(|text| texts.index(task, text));
+                    };
+                    let shots = if condition == Condition::FewShot {
+                        let shots = self.shots(task, group.part, *mode, plan.seed)?;
+                        if shots.is_empty() {
+                            continue;
+                        }
+                        shots
+                    } else {
+                        vec![]
+                    };
                     for ((example, answers), plain) in examples.iter().zip(&answers).zip(&plain) {
                         let prompt = match (condition, &description) {
                             (Condition::Prompted, Some(text)) => {
                                 let options = if task.show_options { &example.choices[..] } else { &[] };
                                 renderer.prompt(&user_turn(Some(text), &example.input, options))?
+                            }
+                            (Condition::FewShot, _) => {
+                                let question = Message::user(example_turn(task, example, *mode));
+                                let turns: Vec<Message> = shots.iter().cloned().chain([question]).collect();
+                                renderer.conversation(&turns)?
                             }
                             _ => plain.clone(),
                         };
@@ -235,6 +254,12 @@ impl Evaluator<'_> {
                             let reason = format!("the chat template writes no prompt for task {:?}", task.name);
                             return Err(EvalError::Nothing { reason });
                         }
+                        let adapter = if condition == Condition::Hyperdecoder {
+                            let turn = example_turn(task, example, PromptMode::Definition);
+                            Some(Worn::OfTurn(turns.index(task, &turn)))
+                        } else {
+                            worn
+                        };
                         let (description, scores) = (description.clone(), vec![]);
                         items.push(Item {
                             task,
@@ -250,49 +275,85 @@ impl Evaluator<'_> {
                 }
             }
         }
-        let factors = if texts.0.is_empty() { None } else { Some(self.factors(&texts)?) };
-        Ok((items, factors))
+        if !texts.0.is_empty() {
+            wardrobe.generated = Some(self.factors(&texts)?);
+        }
+        if let Some((encoder, generator)) = self.baselines.hyperdecoder.filter(|_| !turns.0.is_empty()) {
+            wardrobe.turns = Some((encoded(encoder, &turns)?, generator));
+        }
+        Ok((items, wardrobe))
+    }
+
+    /// What a task's rows wear under a condition; nothing where the task has not what the condition needs.
+    fn worn<'a>(
+        &'a self,
+        condition: Condition,
+        task: &'a Task,
+        description: Option<&str>,
+        texts: &mut Texts<'a>,
+        wardrobe: &mut Wardrobe<'a>,
+    ) -> Result<Option<Option<Worn>>, EvalError> {
+        let mut loaded = |adapter: Cow<'a, Adapter>| {
+            wardrobe.loaded.push(adapter);
+            Some(Some(Worn::Loaded(wardrobe.loaded.len() - 1)))
+        };
+        Ok(match condition {
+            Condition::Base | Condition::FewShot | Condition::Hyperdecoder => Some(None),
+            Condition::Prompted => description.map(|_| None),
+            Condition::Own | Condition::OwnTrain | Condition::Other | Condition::Random => {
+                description.map(|text| Some(Worn::Generated(texts.index(task, text))))
+            }
+            Condition::Multitask => self.baselines.multitask.and_then(|a| loaded(Cow::Borrowed(a))),
+            Condition::MeanLora => self.baselines.mean_lora.and_then(|a| loaded(Cow::Borrowed(a))),
+            Condition::TaskLora => match self.baselines.task_lora {
+                Some(library) => library(task)?.and_then(|a| loaded(Cow::Owned(a))),
+                None => None,
+            },
+        })
+    }
+
+    /// A few of a task's examples that are not scored, each a question and its answer: drawn once by the seed.
+    fn shots(&self, task: &Task, scored: Part, mode: PromptMode, seed: u64) -> Result<Vec<Message>, EvalError> {
+        let part = match (task.benchmark, scored) {
+            (true, Part::Test) => Part::Dev,
+            (false, Part::Valid | Part::Test) => Part::Train,
+            // Nothing is left that is not scored.
+            _ => return Ok(vec![]),
+        };
+        let mut examples = self.set.examples(task, part)?;
+        examples.shuffle(&mut draws(&task.name, seed.wrapping_add(1)));
+        examples.truncate(self.baselines.shots);
+        let turns = |e: &Example| [Message::user(example_turn(task, e, mode)), Message::assistant(e.target.clone())];
+        Ok(examples.iter().flat_map(turns).collect())
     }
 
     fn factors(&self, texts: &Texts<'_>) -> Result<LoraFactors, EvalError> {
-        let all: Vec<&str> = texts.0.iter().map(|(_, text)| text.as_str()).collect();
-        let encoded = self.encoder.encode(&all).map_err(|source| {
-            use t2l_core::EncodeError::{Empty, Tokenize, TooLong};
-            let index = match &source {
-                Empty { index } | TooLong { index, .. } | Tokenize { index, .. } => Some(*index),
-                _ => None,
-            };
-            let task = index.and_then(|i| texts.0.get(i)).map(|(task, _)| (*task).to_owned()).unwrap_or_default();
-            EvalError::Description { task, source }
-        })?;
-        let factors = self.generator.generate(encoded.embeddings)?;
-        // Rows of a batch share tensors: one adapter that is not finite would spoil the rows of all others.
-        for tensor in factors.modules.iter().flat_map(|m| [&m.a, &m.b]) {
-            let [tasks, layers, rows, columns] = tensor.dims();
-            let sums: Tensor<2> = tensor.clone().reshape([tasks, layers * rows * columns]).sum_dim(1);
-            if let Some(index) = sums.to_data().iter::<f32>().position(|sum| !sum.is_finite()) {
-                let (task, text) = texts.0.get(index).cloned().unwrap_or_default();
-                let what = format!("the adapter generated from {text:?}");
-                return Err(EvalError::NotFinite { task: task.to_owned(), what });
-            }
+        let factors = self.generator.generate(encoded(self.encoder, texts)?)?;
+        if let Some(index) = not_finite(&factors) {
+            let (task, text) = texts.0.get(index).cloned().unwrap_or_default();
+            let what = format!("the adapter generated from {text:?}");
+            return Err(EvalError::NotFinite { task: task.to_owned(), what });
         }
         Ok(factors)
     }
-
-    /// The adapters of some rows, each by its index in the chunk.
-    pub(crate) fn adapters(
-        &self,
-        factors: Option<&LoraFactors>,
-        rows: &[Option<usize>],
-    ) -> Result<AdapterBatch, EvalError> {
-        match factors {
-            Some(factors) if rows.iter().any(Option::is_some) => Ok(AdapterBatch::select_factors(factors, rows)?),
-            _ => Ok(AdapterBatch::none(rows.len())),
-        }
-    }
 }
 
-/// Descriptions of a chunk, each once, with the task that first asked for it.
+/// Embeddings of texts: `[texts, e]`.
+fn encoded(encoder: &dyn TextEncoder, texts: &Texts<'_>) -> Result<Tensor<2>, EvalError> {
+    let all: Vec<&str> = texts.0.iter().map(|(_, text)| text.as_str()).collect();
+    let encoded = encoder.encode(&all).map_err(|source| {
+        use t2l_core::EncodeError::{Empty, Tokenize, TooLong};
+        let index = match &source {
+            Empty { index } | TooLong { index, .. } | Tokenize { index, .. } => Some(*index),
+            _ => None,
+        };
+        let task = index.and_then(|i| texts.0.get(i)).map(|(task, _)| (*task).to_owned()).unwrap_or_default();
+        EvalError::Description { task, source }
+    })?;
+    Ok(encoded.embeddings)
+}
+
+/// Texts of a chunk, each once, with the task that first asked for it.
 #[derive(Default)]
 struct Texts<'a>(Vec<(&'a str, String)>);
 

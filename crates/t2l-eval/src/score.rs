@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use t2l_backbone::KvCache;
-use t2l_core::{LoraFactors, ops};
+use t2l_core::ops;
 
 use crate::run::{Item, batches};
 use crate::stats::mean;
+use crate::worn::{Wardrobe, Worn};
 use crate::{EvalError, Evaluator};
 
 /// Prompts read at once, and their padded tokens at most.
@@ -26,11 +27,11 @@ struct Likelihood {
 
 impl Evaluator<'_> {
     /// Adds `nll`, `token_acc` and, for choices, `acc` and `acc_norm` to every item.
-    pub(crate) fn score_answers(&self, items: &mut [Item<'_>], factors: Option<&LoraFactors>) -> Result<(), EvalError> {
+    pub(crate) fn score_answers(&self, items: &mut [Item<'_>], wardrobe: &Wardrobe<'_>) -> Result<(), EvalError> {
         let mut order: Vec<usize> = (0..items.len()).collect();
         order.sort_by_key(|&i| items[i].prompt.len());
         for batch in batches(&order, ROWS, TOKENS, |&i| items[i].prompt.len()) {
-            let found = self.likelihoods(batch, items, factors)?;
+            let found = self.likelihoods(batch, items, wardrobe)?;
             for (row, &i) in batch.iter().enumerate() {
                 let item = &mut items[i];
                 let options: Vec<&Likelihood> = found.range((row, 0)..(row + 1, 0)).map(|(_, l)| l).collect();
@@ -50,7 +51,7 @@ impl Evaluator<'_> {
         &self,
         batch: &[usize],
         items: &[Item<'_>],
-        factors: Option<&LoraFactors>,
+        wardrobe: &Wardrobe<'_>,
     ) -> Result<BTreeMap<(usize, usize), Likelihood>, EvalError> {
         let decoder = &self.backbone.decoder;
         let (device, hidden_width) = (decoder.device(), decoder.config().hidden_size);
@@ -64,10 +65,10 @@ impl Evaluator<'_> {
             ids.resize(ids.len() + width - prompt.len(), 0);
             ids.extend(prompt.iter().map(|&id| id as i32));
         }
-        let worn: Vec<Option<usize>> = batch.iter().map(|&i| items[i].adapter).collect();
+        let worn: Vec<Option<Worn>> = batch.iter().map(|&i| items[i].adapter).collect();
         let mut cache = KvCache::new(decoder.config(), rows, width, &device);
         let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [rows, width]), &device);
-        let hidden = decoder.hidden(decoder.embed(ids), &starts, Some(&mut cache), &self.adapters(factors, &worn)?)?;
+        let hidden = decoder.hidden(decoder.embed(ids), &starts, Some(&mut cache), &wardrobe.adapters(&worn)?)?;
         let after_prompt: Tensor<2> = hidden.narrow(1, width - 1, 1).squeeze_dim(1);
 
         // Answers of similar length go on together, whichever prompts they follow.
@@ -93,9 +94,9 @@ impl Evaluator<'_> {
                 }
                 let fed_ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(fed_ids, [chunk.len(), fed]), &device);
                 let chunk_starts: Vec<usize> = own_rows.iter().map(|&r| starts[r]).collect();
-                let chunk_worn: Vec<Option<usize>> = own_rows.iter().map(|&r| worn[r]).collect();
+                let chunk_worn: Vec<Option<Worn>> = own_rows.iter().map(|&r| worn[r]).collect();
                 let mut branch = cache.select(&own_rows, fed);
-                let adapters = self.adapters(factors, &chunk_worn)?;
+                let adapters = wardrobe.adapters(&chunk_worn)?;
                 let further = decoder.hidden(decoder.embed(fed_ids), &chunk_starts, Some(&mut branch), &adapters)?;
                 outputs = Tensor::cat(vec![outputs, further], 1);
             }

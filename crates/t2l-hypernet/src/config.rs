@@ -44,6 +44,8 @@ pub enum Conditioning {
     OneHot,
     /// Its index, through a trained vector per task.
     Learned,
+    /// The embedding of the whole user turn it is to answer, the task's instruction included: a hyperdecoder.
+    Input,
     /// Nothing.
     None,
 }

@@ -5,6 +5,7 @@ use t2l_core::{GenerateError, InputDropout, LoraFactors, ModuleFactors, Paramete
 
 use crate::Hypernet;
 use crate::config::{Conditioning, HypernetConfig, Target};
+use crate::encode::CodeUse;
 
 /// Seed of one forward pass in training; each dropout in the network derives its own mask from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct HypernetOutput {
     pub encoded: Option<Tensor<2>>,
     /// Auxiliary loss of the VQ task encoder: `[1]`.
     pub aux_loss: Option<Tensor<1>>,
+    /// The codes that a training pass took, for [`Hypernet::learn_codes`]; `None` without a VQ task encoder.
+    pub code_use: Option<CodeUse>,
     /// Rows `[modules · tasks · layers, D]` at the trunk's input, after the mixer and after the first block.
     pub trace: [Tensor<2>; 3],
 }
@@ -49,7 +52,7 @@ impl Hypernet {
         if !unconditional && width != config.input_width() {
             return Err(GenerateError::Width { expected: config.input_width(), found: width });
         }
-        let mut net = Net { config, parameters, buffers: &self.buffers, dropout, place: 0 };
+        let mut net = Net { config, parameters, buffers: &self.buffers, dropout, place: 0, code_use: None };
         let device = parameters.iter().next().map_or_else(|| tasks.device(), |(_, p)| p.values.device());
         let (encoded, aux_loss) = net.encode(tasks);
         let made = if unconditional { 1 } else { n };
@@ -64,7 +67,13 @@ impl Hypernet {
         if made < n {
             modules = modules.into_iter().map(|m| repeat(m, n)).collect();
         }
-        Ok(HypernetOutput { factors: LoraFactors { scaling: config.scaling, modules }, encoded, aux_loss, trace })
+        Ok(HypernetOutput {
+            factors: LoraFactors { scaling: config.scaling, modules },
+            encoded,
+            aux_loss,
+            code_use: net.code_use,
+            trace,
+        })
     }
 }
 
@@ -82,6 +91,8 @@ pub(crate) struct Net<'a> {
     pub dropout: Option<DropoutSeed>,
     /// Counts the places where something is drawn, so that each has its own stream.
     pub place: u64,
+    /// The codes that a training pass took.
+    pub code_use: Option<CodeUse>,
 }
 
 impl Net<'_> {

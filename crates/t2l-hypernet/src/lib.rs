@@ -37,6 +37,7 @@ mod tensors;
 
 pub use checkpoint::{Checkpoint, Dtype, MANIFEST, Manifest, ModelRef, Rendering, VERSION, WEIGHTS};
 pub use config::{Arch, Conditioning, HypernetConfig, Offset, ParameterCounts, Target, TaskEncoder};
+pub use encode::CodeUse;
 pub use error::HypernetError;
 pub use forward::{DropoutSeed, HypernetOutput};
 pub use heads::rotary_tables;

@@ -119,7 +119,7 @@ impl List {
         match config.conditioning {
             Conditioning::None => return,
             Conditioning::Learned => self.add("task_vectors".into(), &[config.tasks, e], Role::Embedding),
-            Conditioning::Text | Conditioning::OneHot => {}
+            Conditioning::Text | Conditioning::Input | Conditioning::OneHot => {}
         }
         let mut two_layers = |hidden: usize, out: usize| {
             self.linear("task_encoder.mlp.0", e, hidden);

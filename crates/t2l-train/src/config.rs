@@ -89,13 +89,16 @@ pub struct DataConfig {
     pub split: Option<String>,
     /// Name of a list of tasks that are never trained on, to validate on. Default none.
     pub unseen_split: Option<String>,
+    /// Names of benchmarks of the folder to validate on, by their development items; `["all"]` is all of them. Default
+    /// none.
+    pub benchmarks: Vec<String>,
     /// Tasks of each kind to validate on. Default 40.
     pub validation_tasks: usize,
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { dir: "data".into(), split: None, unseen_split: None, validation_tasks: 40 }
+        Self { dir: "data".into(), split: None, unseen_split: None, benchmarks: vec![], validation_tasks: 40 }
     }
 }
 
@@ -117,11 +120,22 @@ pub struct HypernetSettings {
     pub use_rslora: bool,
     /// Modules that get an adapter in every layer. Default `q_proj` and `v_proj` (published).
     pub target_modules: Vec<String>,
-    /// What the hypernetwork is told of the task: `"text"`, `"one-hot"` or `"learned"`. Default `"text"`.
+    /// What the hypernetwork is told of the task: `"text"`, `"one-hot"` or `"learned"`; in `hyperdecoder` only
+    /// `"input"`. Default `"text"`.
     pub conditioning: t2l_hypernet::Conditioning,
-    /// Initial values: `"ours"` (starts at the base model) or `"published"`; reconstruction has only
-    /// `"reconstruction"` (torch's defaults). Default `"ours"`, in reconstruction that one.
+    /// What turns that into the trunk's input: `"linear"`, `"softmax"`, `"vq"` or `"discrete"`. Default `"linear"`
+    /// (published).
+    pub task_encoder: t2l_hypernet::TaskEncoder,
+    /// Initial values: `"ours"` (starts at the base model) or `"published"`; on top of an adapter only `"zero"` (starts
+    /// at that adapter); reconstruction has only `"reconstruction"` (torch's defaults). Default `"ours"`, in
+    /// reconstruction and on top of an adapter the only one there is.
     pub init: t2l_hypernet::Init,
+    /// PEFT folder of an adapter, such as `t2l train multitask` leaves, that is added to everything generated. Default
+    /// none.
+    pub multitask: Option<PathBuf>,
+    /// Whether that adapter stays as it is (`"frozen"`) or is trained along (`"trainable"`). Default `"frozen"`
+    /// (published).
+    pub offset: t2l_hypernet::Offset,
     /// Dropout inside the trunk. Default 0.05 (published).
     pub dropout: f64,
 }
@@ -137,7 +151,10 @@ impl Default for HypernetSettings {
             use_rslora: true,
             target_modules: vec!["q_proj".into(), "v_proj".into()],
             conditioning: t2l_hypernet::Conditioning::Text,
+            task_encoder: t2l_hypernet::TaskEncoder::Linear,
             init: t2l_hypernet::Init::Ours,
+            multitask: None,
+            offset: t2l_hypernet::Offset::Frozen,
             dropout: 0.05,
         }
     }
@@ -191,6 +208,9 @@ pub struct RunConfig {
     /// `seen/own_nll` where no unseen tasks are named; `unseen/nll` or `seen/nll` for `multitask`; in `lora` each
     /// adapter's own loss.
     pub select: Option<String>,
+    /// Validations without a new best after which the training of a hypernetwork ends; 0 never ends it. (Adapters have
+    /// `lora.patience`.) Default 0.
+    pub patience: u64,
     /// Folder of a checkpoint, or of an adapter for `lora` and `multitask`, whose weights the run starts from, with
     /// fresh moments. Default none.
     pub start_from: Option<PathBuf>,
@@ -198,7 +218,15 @@ pub struct RunConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { steps: 1000, seed: 0, checkpoint_every: 100, validate_every: 250, select: None, start_from: None }
+        Self {
+            steps: 1000,
+            seed: 0,
+            checkpoint_every: 100,
+            validate_every: 250,
+            select: None,
+            patience: 0,
+            start_from: None,
+        }
     }
 }
 
@@ -286,12 +314,12 @@ impl TrainConfig {
         }
     }
 
-    /// Validations without a new lowest loss after which a part's training ends; 0 never ends it. `[lora]` speaks only
-    /// for adapters without a hypernetwork.
+    /// Validations without a new lowest loss after which a part's training ends; 0 never ends it. `[lora]` speaks for
+    /// adapters without a hypernetwork, `[run]` for hypernetworks.
     pub fn patience(&self) -> u64 {
         match self.trainer {
             Trainer::Lora | Trainer::Multitask => self.lora.patience,
-            Trainer::Sft | Trainer::Recon => 0,
+            Trainer::Sft | Trainer::Hyperdecoder | Trainer::Recon => self.run.patience,
         }
     }
 }

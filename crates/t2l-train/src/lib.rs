@@ -3,7 +3,8 @@
 //! [`run`] is the loop that all share: a run is a folder, can be stopped at any moment, and goes on from its state file
 //! to the same parameters, bit for bit on one backend. What it trains is a [`Trainee`]:
 //! - [`Sft`], a hypernetwork end to end: adapters for every row of a batch, the frozen decoder wearing them, the loss on
-//!   the answers, gradients of the hypernetwork only (Text-to-LoRA, section 3.2);
+//!   the answers, gradients of the hypernetwork only (Text-to-LoRA, section 3.2),
+//!   conditioned on descriptions, or on each input ([`Conditions`]);
 //! - [`Recon`], a hypernetwork on a library of adapters (section 3.3);
 //! - [`Adapters`], plain LoRA: one adapter for each task, many in one forward pass, or one for all tasks.
 //!
@@ -16,6 +17,7 @@
 //! ```
 
 mod backward;
+mod buffers;
 mod config;
 mod error;
 mod files;
@@ -45,7 +47,7 @@ pub use tensorboard::tensorboard;
 // What it trains.
 pub use lora::{Adapters, FinishedTask, Group, HeldOutRow, INDEX, Library, PlainLora, REPORT, Shard};
 pub use recon::{Recon, Targets};
-pub use sft::Sft;
+pub use sft::{Conditions, Sft, Turns, set_offsets};
 // What a step is made of.
 pub use lora::{AdapterStepOutput, adapter_step};
 pub use loss::{LossConfig, Weighting, generated_l2, label_losses, weighted};

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use t2l_adapter::peft::{self, SaveOptions};
 use t2l_backbone::{Backbone, WeightType};
 use t2l_core::{Adapter, AdapterGenerator, AdapterLayout, LoraFactors, TextEncoder, device};
+use t2l_data::user_turn;
 use t2l_encoder::{Encoder, weights_sha256};
 use t2l_hypernet::{Checkpoint, Conditioning, ModelRef};
 use t2l_models::{ModelError, Models, Progress};
@@ -102,9 +103,9 @@ impl Builder {
         let device = device::parse(self.device.as_deref().unwrap_or("cpu"))?;
         let checkpoint = self.checkpoint.load(&device)?;
         let conditioning = checkpoint.hypernet.config.conditioning;
-        if conditioning != Conditioning::Text {
+        if !matches!(conditioning, Conditioning::Text | Conditioning::Input) {
             return Err(Error::Invalid(format!(
-                "the hypernetwork was not trained on descriptions (its conditioning is {conditioning:?}), so there is no \
+                "the hypernetwork was trained neither on descriptions nor on inputs (its conditioning is {conditioning:?}), so there is no \
                  encoder whose embeddings it could read"
             )));
         }
@@ -193,12 +194,40 @@ impl TextToLora {
     /// Generates one adapter per description; all of them come out of one forward pass.
     ///
     /// # Errors
-    /// A description that is empty or over 64 KiB.
+    /// A description that is empty or over 64 KiB, or a hyperdecoder, which reads no descriptions.
     pub fn generate(&self, descriptions: &[&str]) -> Result<GeneratedAdapters, Error> {
-        let encoded = self.encoder.encode(descriptions)?;
+        if self.reads_inputs() {
+            return Err(Error::Invalid(
+                "the checkpoint is a hyperdecoder: it writes an adapter for each input, not for a description. Use it \
+                 with `t2l ask`, or as a baseline with `t2l eval --hyperdecoder`"
+                    .into(),
+            ));
+        }
+        self.of_texts(descriptions)
+    }
+
+    /// Whether the hypernetwork is a hyperdecoder, which reads each input instead of a description.
+    pub fn reads_inputs(&self) -> bool {
+        self.checkpoint.hypernet.config.conditioning == Conditioning::Input
+    }
+
+    /// Generates the adapter for one input of the task that a description tells: of the description, or, by a
+    /// hyperdecoder, of the whole user turn in `definition` mode.
+    ///
+    /// # Errors
+    /// A description or a turn that is empty or over 64 KiB.
+    pub fn generate_for(&self, description: &str, input: &str) -> Result<GeneratedAdapters, Error> {
+        if self.reads_inputs() {
+            return self.of_texts(&[&user_turn(Some(description), input, &[])]);
+        }
+        self.of_texts(&[description])
+    }
+
+    fn of_texts(&self, texts: &[&str]) -> Result<GeneratedAdapters, Error> {
+        let encoded = self.encoder.encode(texts)?;
         let factors = self.checkpoint.hypernet.generate(encoded.embeddings)?;
         Ok(GeneratedAdapters {
-            descriptions: descriptions.iter().map(|d| (*d).to_owned()).collect(),
+            descriptions: texts.iter().map(|d| (*d).to_owned()).collect(),
             truncated: encoded.truncated,
             base_model: self.checkpoint.manifest.base_model.id.clone(),
             factors,

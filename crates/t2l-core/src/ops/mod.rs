@@ -9,7 +9,7 @@ mod flex;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::{InputDropout, RowFactors};
 
@@ -57,6 +57,11 @@ pub struct Bf16Weight {
 }
 
 impl Bf16Weight {
+    /// Whether weights on a device can be packed.
+    pub fn available(device: &Device) -> bool {
+        Self::new(&Tensor::zeros([1, 1], device)).is_some()
+    }
+
     /// Packs a weight `[out, in]` in f32. `None` where the device has no products of bf16 with sums in f32: so far only
     /// flex on a processor with AVX512-BF16 has them.
     pub fn new(weight: &Tensor<2>) -> Option<Self> {

@@ -1,5 +1,6 @@
 //! Metrics against cases worked out by hand, statistics by their properties, the report's shape.
 
+mod baselines;
 mod runner;
 
 use std::collections::BTreeSet;

@@ -14,13 +14,15 @@ use t2l_core::{
     ModuleFactors, TextEncoder, device,
 };
 use t2l_data::{Example, Part, PromptMode, PromptRenderer, Task, TaskSet, example_turn, user_turn};
-use t2l_eval::{Condition, EvalError, EvalPlan, EvalReport, Evaluator, Group, Provenance, exact_match, numeric_match};
+use t2l_eval::{
+    Baselines, Condition, EvalError, EvalPlan, EvalReport, Evaluator, Group, Provenance, exact_match, numeric_match,
+};
 
 const WIDTH: usize = 4;
 const RANK: usize = 2;
 
 /// Texts by the bytes they are made of.
-struct ByteEncoder;
+pub struct ByteEncoder;
 
 impl TextEncoder for ByteEncoder {
     fn id(&self) -> &str {
@@ -48,7 +50,7 @@ impl TextEncoder for ByteEncoder {
 }
 
 /// Factors that are waves of the embedding, `strength` high.
-struct Waves {
+pub struct Waves {
     layout: AdapterLayout,
     strength: f32,
 }
@@ -82,11 +84,11 @@ impl AdapterGenerator for Waves {
     }
 }
 
-fn repository(path: &str) -> std::path::PathBuf {
+pub fn repository(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-fn backbone() -> Backbone {
+pub fn backbone() -> Backbone {
     let folder = repository("fixtures/tiny-tokenizer");
     let tokenizer = ModelTokenizer::from_tokenizer_json(folder.join("tokenizer.json")).expect("tokenizer");
     let config = serde_json::json!({
@@ -107,14 +109,14 @@ fn backbone() -> Backbone {
     }
 }
 
-fn waves(backbone: &Backbone, strength: f32) -> Waves {
+pub fn waves(backbone: &Backbone, strength: f32) -> Waves {
     Waves { layout: backbone.decoder.layout("tiny/base", &["q_proj", "v_proj"]).expect("a layout"), strength }
 }
 
 /// The slow way: one example, one pass.
-struct Slow<'a> {
-    backbone: &'a Backbone,
-    generator: &'a Waves,
+pub struct Slow<'a> {
+    pub backbone: &'a Backbone,
+    pub generator: &'a Waves,
 }
 
 impl Slow<'_> {
@@ -127,12 +129,16 @@ impl Slow<'_> {
 
     /// Losses of the answer's tokens after the prompt.
     fn losses(&self, prompt: &[u32], answer: &[u32], text: Option<&str>) -> Vec<f64> {
+        self.losses_under(prompt, answer, &self.adapter(text))
+    }
+
+    pub fn losses_under(&self, prompt: &[u32], answer: &[u32], adapter: &AdapterBatch) -> Vec<f64> {
         let decoder = &self.backbone.decoder;
         let device = decoder.device();
         let ids: Vec<i32> = prompt.iter().chain(answer).map(|&id| id as i32).collect();
         let tokens = ids.len();
         let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [1, tokens]), &device);
-        let hidden = decoder.hidden(decoder.embed(ids), &[0], None, &self.adapter(text)).expect("runs");
+        let hidden = decoder.hidden(decoder.embed(ids), &[0], None, adapter).expect("runs");
         let hidden: Tensor<2> = hidden.narrow(1, prompt.len() - 1, answer.len()).squeeze_dim(0);
         let labels: Vec<i32> = answer.iter().map(|&id| id as i32).collect();
         let labels: Tensor<1, Int> = Tensor::from_data(TensorData::new(labels, [answer.len()]), &device);
@@ -147,7 +153,7 @@ impl Slow<'_> {
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
+pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
@@ -192,7 +198,7 @@ fn expected(
     found.into_iter().map(|(metric, values)| (metric, mean(&values))).collect()
 }
 
-fn plan(set: &TaskSet, conditions: &[Condition]) -> EvalPlan<'static> {
+pub fn plan(set: &TaskSet, conditions: &[Condition]) -> EvalPlan<'static> {
     let set: &'static TaskSet = Box::leak(Box::new(set.clone()));
     let tasks: Vec<&Task> = set.tasks.iter().collect();
     EvalPlan {
@@ -209,7 +215,7 @@ fn plan(set: &TaskSet, conditions: &[Condition]) -> EvalPlan<'static> {
 }
 
 fn run(backbone: &Backbone, generator: &Waves, set: &TaskSet, plan: &EvalPlan<'_>) -> Result<EvalReport, EvalError> {
-    let evaluator = Evaluator { backbone, encoder: &ByteEncoder, generator, set };
+    let evaluator = Evaluator { backbone, encoder: &ByteEncoder, generator, set, baselines: Baselines::default() };
     let from = Provenance {
         checkpoint: "waves".into(),
         checkpoint_sha256: "0123456789abcdef".into(),
@@ -259,7 +265,7 @@ fn every_number_agrees_with_one_pass_per_example() {
                         renderer.prompt(&turn).expect("renders")
                     })
                     .collect();
-                let expected = expected(&slow, task, &examples, &prompts, text.filter(|_| condition.wears_adapter()));
+                let expected = expected(&slow, task, &examples, &prompts, text.filter(|_| condition.wears_generated()));
                 for (metric, value) in &expected {
                     let row =
                         rows.iter().find(|r| r.metric == *metric).unwrap_or_else(|| panic!("{} {metric}", task.name));

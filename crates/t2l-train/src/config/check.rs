@@ -37,15 +37,57 @@ impl TrainConfig {
         if self.run.steps == 0 || self.run.checkpoint_every == 0 {
             return wrong("run.steps, run.checkpoint_every", 0, "must be at least 1");
         }
+        if self.patience() > 0 && self.run.validate_every == 0 {
+            return wrong("run.validate_every", 0, "must be more than 0: patience counts validations");
+        }
         match self.trainer {
-            Trainer::Sft => Ok(()),
+            Trainer::Sft | Trainer::Hyperdecoder => self.check_hypernet(),
             Trainer::Lora | Trainer::Multitask => self.check_plain(),
             Trainer::Recon => self.check_recon(),
         }
     }
 
+    /// What a hypernetwork through the language model starts from and is told.
+    fn check_hypernet(&self) -> Result<(), TrainError> {
+        use t2l_hypernet::{Conditioning, Init, Offset};
+        let settings = &self.hypernet;
+        match (&settings.multitask, settings.init) {
+            (None, Init::Zero) => {
+                return wrong("hypernet.init", "zero", "needs hypernet.multitask: nothing would have a gradient");
+            }
+            (Some(_), init) if init != Init::Zero => {
+                let value = format!("{init:?}").to_lowercase();
+                return wrong("hypernet.init", value, "must be \"zero\" on top of hypernet.multitask");
+            }
+            _ => {}
+        }
+        if settings.offset == Offset::None {
+            return wrong("hypernet.offset", "none", "must be \"frozen\" or \"trainable\"");
+        }
+        let of_inputs = settings.conditioning == Conditioning::Input;
+        match self.trainer {
+            Trainer::Hyperdecoder if !of_inputs => {
+                let value = format!("{:?}", settings.conditioning).to_lowercase();
+                wrong("hypernet.conditioning", value, "must be \"input\": a hyperdecoder reads each input")
+            }
+            Trainer::Sft if of_inputs => {
+                wrong("hypernet.conditioning", "input", "is what `t2l train hyperdecoder` is for")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Only hypernetworks through the language model stand on an adapter.
+    fn check_no_multitask(&self) -> Result<(), TrainError> {
+        match &self.hypernet.multitask {
+            None => Ok(()),
+            Some(path) => wrong("hypernet.multitask", path.display(), "is for `sft` and `hyperdecoder`"),
+        }
+    }
+
     /// Adapters without a hypernetwork.
     fn check_plain(&self) -> Result<(), TrainError> {
+        self.check_no_multitask()?;
         let (rank, alpha) = (self.hypernet.rank, self.hypernet.alpha);
         if !(1..=1 << 12).contains(&rank) {
             return wrong("hypernet.rank", rank, "must be from 1 to 4096");
@@ -64,6 +106,7 @@ impl TrainConfig {
     }
 
     fn check_recon(&self) -> Result<(), TrainError> {
+        self.check_no_multitask()?;
         if self.hypernet.init != t2l_hypernet::Init::Reconstruction {
             let value = format!("{:?}", self.hypernet.init).to_lowercase();
             return wrong("hypernet.init", value, "must be \"reconstruction\": nothing may start at zero here");
@@ -98,6 +141,30 @@ fn at_least_zero(key: &'static str, value: f64) -> Result<(), TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refusal(text: &str, trainer: Trainer) -> Option<String> {
+        TrainConfig::parse(text, trainer).expect("parses").check().err().map(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_a_hypernetwork_starts_from_is_checked() {
+        let refused = |text: &str, trainer, words: &str| {
+            let error = refusal(text, trainer).unwrap_or_else(|| panic!("{text} is accepted"));
+            assert!(error.contains(words), "{error}");
+        };
+        let multitask = "[hypernet]\nmultitask = \"there\"\n";
+        assert_eq!(refusal(multitask, Trainer::Sft), None);
+        assert_eq!(refusal(&format!("{multitask}offset = \"trainable\""), Trainer::Hyperdecoder), None);
+        refused(&format!("{multitask}init = \"ours\""), Trainer::Sft, "hypernet.init = ours");
+        refused(&format!("{multitask}offset = \"none\""), Trainer::Sft, "hypernet.offset = none");
+        refused("[hypernet]\ninit = \"zero\"", Trainer::Sft, "needs hypernet.multitask");
+        for trainer in [Trainer::Lora, Trainer::Multitask, Trainer::Recon] {
+            refused(multitask, trainer, "hypernet.multitask = there");
+        }
+        refused("[hypernet]\nconditioning = \"input\"", Trainer::Sft, "t2l train hyperdecoder");
+        refused("[hypernet]\nconditioning = \"text\"", Trainer::Hyperdecoder, "conditioning = text");
+        refused("[run]\npatience = 2\nvalidate_every = 0", Trainer::Sft, "run.validate_every = 0");
+    }
 
     #[test]
     fn rows_must_have_room_for_an_answer() {

@@ -33,6 +33,8 @@ impl TrainConfig {
         what.recon.library = ReconConfig::default().library;
         what.run.checkpoint_every = Self::default().run.checkpoint_every;
         what.run.start_from = None;
+        // Whether there is an adapter underneath decides, and its values; not where it lies.
+        what.hypernet.multitask = what.hypernet.multitask.map(|_| "".into());
         if !matches!(self.trainer, Trainer::Lora | Trainer::Multitask) {
             what.lora = LoraConfig::default();
         }
@@ -49,6 +51,23 @@ impl TrainConfig {
         what.recon.library = "".into();
         what.run.checkpoint_every = 1;
         let mut what = value(&what);
+        // Settings that there were not yet, and so have no such digest unless they are at their default.
+        const NEWER: [(&str, &str); 5] = [
+            ("data", "benchmarks"),
+            ("hypernet", "task_encoder"),
+            ("hypernet", "multitask"),
+            ("hypernet", "offset"),
+            ("run", "patience"),
+        ];
+        let defaults = value(&Self::defaults(self.trainer));
+        for (section, key) in NEWER {
+            if what[section][key] != defaults[section][key] {
+                return vec![];
+            }
+            if let Some(section) = what.get_mut(section).and_then(Value::as_object_mut) {
+                section.shift_remove(key);
+            }
+        }
         if let Some(sections) = what.as_object_mut() {
             let plain = matches!(self.trainer, Trainer::Lora | Trainer::Multitask);
             let foreign = [
@@ -122,6 +141,9 @@ mod tests {
         for trainer in [Trainer::Sft, Trainer::Recon] {
             assert_eq!(config("", trainer).digest(), config(elsewhere, trainer).digest());
         }
+        let above = |path: &str| config(&format!("[hypernet]\nmultitask = {path:?}"), Trainer::Sft).digest();
+        assert_eq!(above("one"), above("two"));
+        assert_ne!(above("one"), config("", Trainer::Sft).digest());
         let folder = |base: &str| config(&format!("[model]\nbase = {base:?}"), Trainer::Sft).digest();
         assert_ne!(folder("one"), folder("two"));
     }

@@ -13,6 +13,8 @@ pub enum Trainer {
     /// A hypernetwork, through the frozen language model.
     #[default]
     Sft,
+    /// The same, conditioned on each input instead of its task: a baseline.
+    Hyperdecoder,
     /// One adapter for each task.
     Lora,
     /// One adapter for all tasks.
@@ -26,6 +28,7 @@ impl Trainer {
     pub fn name(self) -> &'static str {
         match self {
             Self::Sft => "sft",
+            Self::Hyperdecoder => "hyperdecoder",
             Self::Lora => "lora",
             Self::Multitask => "multitask",
             Self::Recon => "recon",
@@ -39,6 +42,7 @@ impl TrainConfig {
         let mut config = Self { trainer, ..Self::default() };
         match trainer {
             Trainer::Sft => {}
+            Trainer::Hyperdecoder => config.hypernet.conditioning = t2l_hypernet::Conditioning::Input,
             Trainer::Lora => {
                 config.optimizer.learning_rate = 8e-5;
                 config.loss.weighting = Weighting::Token;
@@ -74,7 +78,15 @@ impl TrainConfig {
             return Err(format!("is for `t2l train {}`, not for {}", given.trainer.name(), trainer.name()));
         }
         let mut merged = Table::try_from(Self::defaults(trainer)).map_err(|e| e.to_string())?;
+        let says_init = table.get("hypernet").is_some_and(|section| section.get("init").is_some());
         overlay(&mut merged, table);
+        if given.hypernet.multitask.is_some()
+            && !says_init
+            && let Some(Value::Table(section)) = merged.get_mut("hypernet")
+        {
+            let zero = Value::try_from(t2l_hypernet::Init::Zero).map_err(|e| e.to_string())?;
+            section.insert("init".into(), zero);
+        }
         merged.try_into().map_err(|e| e.to_string())
     }
 }
@@ -104,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_resolved_configuration_reads_back_and_is_refused_by_another_trainer() {
-        for trainer in [Trainer::Sft, Trainer::Lora, Trainer::Multitask, Trainer::Recon] {
+        let all = [Trainer::Sft, Trainer::Hyperdecoder, Trainer::Lora, Trainer::Multitask, Trainer::Recon];
+        for trainer in all {
             let config = TrainConfig::defaults(trainer);
             config.check().expect("defaults are in range");
             let text = toml::to_string_pretty(&config).expect("serialises");
@@ -115,9 +128,18 @@ mod tests {
     }
 
     #[test]
-    fn patience_is_for_adapters_without_a_hypernetwork() {
-        let patience = |trainer| TrainConfig::parse("[lora]\npatience = 2", trainer).expect("parses").patience();
-        let all = [Trainer::Sft, Trainer::Recon, Trainer::Lora, Trainer::Multitask];
-        assert_eq!(all.map(patience), [0, 0, 2, 2]);
+    fn adapters_and_hypernetworks_have_their_own_patience() {
+        let text = "[lora]\npatience = 2\n[run]\npatience = 5";
+        let patience = |trainer| TrainConfig::parse(text, trainer).expect("parses").patience();
+        let all = [Trainer::Sft, Trainer::Hyperdecoder, Trainer::Recon, Trainer::Lora, Trainer::Multitask];
+        assert_eq!(all.map(patience), [5, 5, 5, 2, 2]);
+    }
+
+    #[test]
+    fn on_top_of_an_adapter_heads_start_at_zero_unless_the_file_says_otherwise() {
+        let init = |text: &str| TrainConfig::parse(text, Trainer::Sft).expect("parses").hypernet.init;
+        assert_eq!(init("[hypernet]\nmultitask = \"x\""), t2l_hypernet::Init::Zero);
+        assert_eq!(init("[hypernet]\nmultitask = \"x\"\ninit = \"ours\""), t2l_hypernet::Init::Ours);
+        assert_eq!(init(""), t2l_hypernet::Init::Ours);
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use t2l_core::{LoraFactors, ModuleFactors};
-use t2l_hypernet::{DropoutSeed, Hypernet, Target};
+use t2l_hypernet::{CodeUse, DropoutSeed, Hypernet, Target};
 
 use crate::noise::{Noise, Purpose};
 use crate::optimizer::{NamedGradients, named_gradients};
@@ -15,6 +15,8 @@ pub struct ReconStepOutput {
     pub loss: f64,
     /// The distance on the adapters' own scale.
     pub raw_error: f64,
+    /// The codes that were taken, where the task encoder has codes: [`Hypernet::learn_codes`] moves them.
+    pub code_use: Option<CodeUse>,
     /// Gradients of the loss for every trainable tensor of the hypernetwork, in name order.
     pub gradients: NamedGradients,
 }
@@ -52,7 +54,8 @@ pub fn recon_step(
         return Err(TrainError::NoData { reason: "the hypernetwork writes no module".into() });
     };
     let mut gradients = total.backward();
-    Ok(ReconStepOutput { loss, raw_error, gradients: named_gradients(&tracked, &mut gradients) })
+    let code_use = output.code_use;
+    Ok(ReconStepOutput { loss, raw_error, code_use, gradients: named_gradients(&tracked, &mut gradients) })
 }
 
 /// How far one module's factors are from the wanted ones.

@@ -10,6 +10,7 @@ use t2l_hypernet::{Hypernet, Manifest};
 
 use super::sampler::LibrarySampler;
 use super::{Targets, recon_step};
+use crate::buffers;
 use crate::sft::{drawn_descriptions, export_hypernet};
 use crate::validate::validate_all;
 use crate::{Outcome, Part, StepSeed, TrainConfig, TrainError, Trainee, Validator};
@@ -73,11 +74,11 @@ impl Trainee for Recon {
     }
 
     fn position(&self) -> Value {
-        self.sampler.state()
+        buffers::position(self.sampler.state(), &self.hypernet)
     }
 
     fn restore(&mut self, position: &Value) -> Result<(), String> {
-        self.sampler.restore(position)
+        self.sampler.restore(buffers::restore(position, &mut self.hypernet)?)
     }
 
     fn step(&mut self, seed: StepSeed, _active: &[bool]) -> Result<Outcome, TrainError> {
@@ -85,6 +86,9 @@ impl Trainee for Recon {
         let tasks: Vec<usize> = picks.iter().map(|p| p.task).collect();
         let embeddings = drawn_descriptions(&self.descriptions, picks.iter().map(|p| (p.task, p.description)));
         let output = recon_step(&self.hypernet, embeddings, &self.targets.of_rows(&tasks), Some(seed))?;
+        if let Some(used) = &output.code_use {
+            self.hypernet.learn_codes(used);
+        }
         let examples: Vec<&str> = tasks.iter().map(|&t| self.targets.names[t].as_str()).collect();
         Ok(Outcome {
             loss: output.loss,

@@ -1,10 +1,15 @@
 //! Supervised fine-tuning of the hypernetwork, end to end through the frozen language model.
 
+mod conditions;
 mod contrast;
+mod offsets;
 mod step;
 mod trainee;
 
+pub(crate) use conditions::drawn_descriptions;
+pub use conditions::{Conditions, Turns};
 pub use contrast::Contrast;
+pub use offsets::set_offsets;
 pub use step::{StepOutput, sft_step};
 pub use trainee::Sft;
-pub(crate) use trainee::{drawn_descriptions, export_hypernet};
+pub(crate) use trainee::export_hypernet;

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use t2l_backbone::Decoder;
 use t2l_core::AdapterBatch;
 use t2l_data::TrainBatch;
-use t2l_hypernet::{DropoutSeed, Hypernet};
+use t2l_hypernet::{CodeUse, DropoutSeed, Hypernet};
 
 use super::contrast::{Contrast, margin_loss};
 use crate::backward::TrainingPass;
@@ -25,6 +25,8 @@ pub struct StepOutput {
     pub l2_loss: f64,
     /// The margin term, already multiplied by its weight.
     pub margin_loss: f64,
+    /// The codes that were taken, where the task encoder has codes: [`Hypernet::learn_codes`] moves them.
+    pub code_use: Option<CodeUse>,
     /// Gradients of the three together for every trainable tensor of the hypernetwork, in name order.
     pub gradients: NamedGradients,
 }
@@ -92,7 +94,8 @@ pub(super) fn sft_step_share(
         sft + margin
     })?;
     let gradients = named_gradients(&tracked, &mut gradients);
-    Ok(StepOutput { sft_loss, l2_loss, margin_loss: margin_loss_value, gradients })
+    let code_use = generated.code_use;
+    Ok(StepOutput { sft_loss, l2_loss, margin_loss: margin_loss_value, code_use, gradients })
 }
 
 /// A share of a batch, as wide as the whole, and what its labels count in the whole.

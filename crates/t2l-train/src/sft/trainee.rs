@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde_json::Value;
 use t2l_backbone::Decoder;
 use t2l_core::Parameters;
 use t2l_data::{Corpus, Sampler, TrainBatch};
 use t2l_hypernet::{Checkpoint, Dtype, Hypernet, Manifest};
 
-use super::Contrast;
 use super::step::sft_step_share;
+use super::{Conditions, Contrast};
+use crate::buffers;
 use crate::validate::validate_all;
 use crate::{LossConfig, Outcome, Part, Share, StepSeed, TrainError, Trainee, Validator};
 
@@ -25,8 +26,8 @@ pub struct Sft {
     pub manifest: Manifest,
     /// Tokenised examples.
     pub corpus: Corpus,
-    /// Task embeddings of every training description: per task `[descriptions, e]`.
-    pub descriptions: Vec<Tensor<2>>,
+    /// What the adapter of each row is generated from.
+    pub conditions: Conditions,
     /// The loss.
     pub loss: LossConfig,
     /// Draws rows.
@@ -53,11 +54,11 @@ impl Trainee for Sft {
     }
 
     fn position(&self) -> Value {
-        self.sampler.state()
+        buffers::position(self.sampler.state(), &self.hypernet)
     }
 
     fn restore(&mut self, position: &Value) -> Result<(), String> {
-        self.sampler.restore(position, &self.corpus)
+        self.sampler.restore(buffers::restore(position, &mut self.hypernet)?, &self.corpus)
     }
 
     fn share(&mut self, share: Share) -> Result<(), TrainError> {
@@ -80,7 +81,7 @@ impl Trainee for Sft {
         let again = contrasts.iter().map(|c| &draws[c.own]);
         let rows: Vec<_> = draws.iter().chain(again).map(|d| self.corpus.example(d)).collect();
         let batch = TrainBatch::new(&rows, 8, 0);
-        let embeddings = drawn_descriptions(&self.descriptions, draws.iter().map(|d| (d.task, d.description)));
+        let embeddings = self.conditions.of(&draws)?;
         let output = sft_step_share(
             &self.decoder,
             &self.hypernet,
@@ -91,6 +92,9 @@ impl Trainee for Sft {
             Some(seed),
             share,
         )?;
+        if let Some(used) = &output.code_use {
+            self.hypernet.learn_codes(used);
+        }
         let examples: Vec<&str> = draws.iter().map(|d| self.corpus.task_name(d.task)).collect();
         Ok(Outcome {
             loss: output.sft_loss + output.l2_loss + output.margin_loss,
@@ -117,11 +121,6 @@ impl Trainee for Sft {
     fn export(&self, _part: usize, folder: &Path, recipe: Value) -> Result<(), TrainError> {
         export_hypernet(&self.manifest, &self.hypernet, folder, recipe)
     }
-}
-
-/// The embeddings of (task, description) pairs, a row each. `descriptions`: per task `[descriptions, e]`.
-pub(crate) fn drawn_descriptions(descriptions: &[Tensor<2>], drawn: impl Iterator<Item = (usize, usize)>) -> Tensor<2> {
-    Tensor::cat(drawn.map(|(task, one)| descriptions[task].clone().narrow(0, one, 1)).collect(), 0)
 }
 
 /// Writes a hypernetwork in bf16, with its recipe in the manifest.

@@ -186,6 +186,8 @@ pub struct ChatArgs {
 pub enum TrainCommand {
     /// Train a hypernetwork through the frozen base model
     Sft(RunArgs),
+    /// Train a hypernetwork that reads each input instead of a description: a baseline
+    Hyperdecoder(RunArgs),
     /// Train one adapter for each task, many at once
     Lora(LoraArgs),
     /// Train one adapter for all tasks
@@ -196,7 +198,7 @@ pub enum TrainCommand {
     Plot(PlotArgs),
 }
 
-/// `t2l train sft`, `multitask`, `recon`
+/// `t2l train sft`, `hyperdecoder`, `multitask`, `recon`
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Configuration (TOML)
@@ -271,9 +273,13 @@ pub struct EvalArgs {
     #[arg(long, value_enum, default_value = "input")]
     pub mode: Mode,
     /// Conditions, comma-separated: the base model, prompted with the description, wearing the adapter of its own
-    /// evaluation description, of its first training description, of another task's, of a meaningless text
+    /// evaluation description, of its first training description, of another task's, of a meaningless text; baselines
+    /// are added by the options that name them
     #[arg(long, value_delimiter = ',', default_value = "base,prompted,own,own_train,other,random")]
     pub conditions: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub baselines: BaselineArgs,
     /// Examples of each task at most
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
@@ -295,6 +301,25 @@ pub struct EvalArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub checkpoint: CheckpointArgs,
+}
+
+/// What else `t2l eval` compares with; each option adds its conditions.
+#[derive(Debug, Clone, Args)]
+pub struct BaselineArgs {
+    /// One adapter for all tasks, as `t2l train multitask` leaves it (condition multitask): a PEFT folder
+    #[arg(long, value_name = "DIR")]
+    pub multitask: Option<PathBuf>,
+    /// Adapters of single tasks, as `t2l train lora` leaves them: each task's own, where there is one, and the mean of
+    /// all (conditions task_lora, mean_lora)
+    #[arg(long, value_name = "DIR")]
+    pub library: Option<PathBuf>,
+    /// A hypernetwork that reads each input, as `t2l train hyperdecoder` leaves it (condition hyperdecoder)
+    #[arg(long, value_name = "DIR|FILE")]
+    pub hyperdecoder: Option<PathBuf>,
+    /// Examples with answers that the base model sees first (condition few_shot); the oldest are cut where they are too
+    /// long
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub shots: usize,
 }
 
 /// `t2l adapter …`

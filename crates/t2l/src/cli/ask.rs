@@ -11,7 +11,7 @@ use super::output::{self, Terminal};
 pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
     let t2l = super::text_to_lora(&args.checkpoint, global)?;
     let started = Instant::now();
-    let generated = t2l.generate(&[&args.description])?;
+    let generated = t2l.generate_for(&args.description, &args.input)?;
     // Reading a value makes a lazy device finish.
     generated.factors.module(&t2l.checkpoint().hypernet.config.layout.modules[0].name).map(|m| m.a.clone().into_data());
     let generate = started.elapsed().as_secs_f64();

@@ -8,6 +8,7 @@ use t2l::data::{Part, PromptMode, Task, TaskSet};
 use t2l::eval::{Condition, EvalPlan, EvalReport, Evaluator, Group, Provenance, distinct};
 
 use super::args::{EvalArgs, Global, Mode};
+use super::baselines::{self, Loaded};
 use super::output::{self, Terminal};
 use super::{target, typed};
 
@@ -18,7 +19,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
     let set = TaskSet::open(&args.data)?;
     let groups = groups(args, &set)?;
     let conditions = args.conditions.iter().map(|c| Condition::parse(c)).collect::<Result<Vec<_>, _>>()?;
-    let conditions = distinct(conditions, |c| c);
+    let conditions = distinct(conditions.into_iter().chain(baselines::conditions(&args.baselines)), |c| c);
     let modes = match args.mode {
         Mode::Input => vec![PromptMode::Input],
         Mode::Definition => vec![PromptMode::Definition],
@@ -27,6 +28,11 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
     let t2l = super::text_to_lora(&args.checkpoint, global)?;
     let backbone = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
     t2l.check_fits(&backbone)?;
+    if t2l.reads_inputs() {
+        bail!("the checkpoint is a hyperdecoder, which reads no descriptions: give it as --hyperdecoder");
+    }
+    let loaded = Loaded::open(args, &backbone, global)?;
+    loaded.warn(groups.iter().flat_map(|g| g.tasks.iter().copied()));
     let checkpoint = t2l.checkpoint();
     let plan = EvalPlan {
         groups,
@@ -37,8 +43,13 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
         max_tokens: checkpoint.manifest.rendering.max_tokens.max(512),
         generate_choices: args.generate,
     };
-    let evaluator =
-        Evaluator { backbone: &backbone, encoder: t2l.encoder(), generator: &checkpoint.hypernet, set: &set };
+    let evaluator = Evaluator {
+        backbone: &backbone,
+        encoder: t2l.encoder(),
+        generator: &checkpoint.hypernet,
+        set: &set,
+        baselines: loaded.as_baselines(),
+    };
     let from = Provenance {
         checkpoint: t2l.checkpoint_name(),
         checkpoint_sha256: checkpoint.sha256().to_owned(),

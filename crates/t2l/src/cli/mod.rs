@@ -3,6 +3,7 @@
 mod adapter;
 mod args;
 mod ask;
+mod baselines;
 mod chat;
 mod eval;
 mod generate;

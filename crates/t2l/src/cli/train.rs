@@ -24,6 +24,7 @@ const STOPPED: u8 = 130;
 pub fn run(command: &TrainCommand, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
         TrainCommand::Sft(args) => train(args, Trainer::Sft, global),
+        TrainCommand::Hyperdecoder(args) => train(args, Trainer::Hyperdecoder, global),
         TrainCommand::Multitask(args) => train(args, Trainer::Multitask, global),
         TrainCommand::Recon(args) => train(args, Trainer::Recon, global),
         TrainCommand::Lora(args) => library(args, global),

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use t2l_adapter::fused;
 use t2l_adapter::gguf::BaseShape;
-use t2l_backbone::{Backbone, Decoder};
+use t2l_backbone::{Backbone, Decoder, Products};
+use t2l_core::ops::Bf16Weight;
 use t2l_core::{Adapter, AdapterLayout, LoraScaling, TextEncoder};
-use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, other_task};
+use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, example_turn, other_task};
 use t2l_encoder::{EmbeddingTable, Encoder, fingerprint};
 use t2l_hypernet::{HypernetConfig, Manifest, Rendering};
 use t2l_train::{HeldOut, HeldOutExample, TrainConfig, Validator};
@@ -22,6 +23,9 @@ use crate::Error;
 pub(super) const NOTHING_TO_VALIDATE_ON: &str = "no held-out examples (`split` \"valid\") of two tasks with evaluation \
      descriptions: nothing is validated, and there will be no `best`";
 
+/// Name of the group of tasks that are trained on.
+pub(super) const SEEN: &str = "seen";
+
 /// The base model and the tasks of a run.
 pub(super) struct Ground {
     pub set: TaskSet,
@@ -29,6 +33,8 @@ pub(super) struct Ground {
     pub tasks: Vec<Task>,
     /// Tasks that are never trained on.
     pub unseen: Vec<Task>,
+    /// Benchmarks to validate on.
+    pub benchmarks: Vec<Task>,
     pub backbone: Backbone,
     pub device: Device,
 }
@@ -38,6 +44,18 @@ pub(super) struct Validation {
     pub example: TokenizedExample,
     pub own: usize,
     pub other: usize,
+    /// The example's user turn in `definition` mode.
+    pub turn: String,
+}
+
+/// Tasks that are validated on together.
+#[derive(Clone, Copy)]
+pub(super) struct HeldOutTasks<'a> {
+    /// First part of the numbers' names.
+    pub group: &'static str,
+    pub tasks: &'a [Task],
+    /// Which of their examples are held out.
+    pub part: Part,
 }
 
 impl Ground {
@@ -56,13 +74,17 @@ impl Ground {
             Some(split) => set.split(split)?.into_iter().cloned().collect(),
             None => vec![],
         };
+        let benchmarks = benchmarks(&set, &config.data.benchmarks)?;
         if let Some(both) = unseen.iter().find(|t| tasks.iter().any(|other| other.name == t.name)) {
             let reason = format!("task {:?} is in the training split and in the unseen split", both.name);
             return Err(Error::Invalid(reason));
         }
+        if config.model.products == Products::Bf16 && !Bf16Weight::available(device) {
+            tell("this device has no products in bf16 with sums in f32: the base model multiplies in f32");
+        }
         tell("loading the base model");
         let backbone = Backbone::load_as(&models.base, config.model.weights, device)?;
-        let ground = Self { set, tasks, unseen, backbone, device: device.clone() };
+        let ground = Self { set, tasks, unseen, benchmarks, backbone, device: device.clone() };
         let end_of_turn = ground.renderer()?.end_of_turn().len();
         check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().longest_context())?;
         Ok(ground)
@@ -73,12 +95,8 @@ impl Ground {
     }
 
     /// The base model to train through.
-    pub fn decoder(&self, config: &TrainConfig, tell: &mut dyn FnMut(&str)) -> Decoder {
-        let decoder = self.backbone.decoder.for_training(config.model.products);
-        if decoder.products() != config.model.products {
-            tell("this device has no products in bf16 with sums in f32: the base model multiplies in f32");
-        }
-        decoder
+    pub fn decoder(&self, config: &TrainConfig) -> Decoder {
+        self.backbone.decoder.for_training(config.model.products)
     }
 
     /// An adapter from a file in the form that training has it in: base models that fuse projections are trained in
@@ -96,8 +114,18 @@ impl Ground {
         Ok(self.backbone.decoder.layout(&models.base_ref.id, &config.hypernet.target_modules)?)
     }
 
+    /// What can be validated on: tasks that are trained on, tasks that are not, benchmarks.
+    pub fn held_out_tasks(&self) -> [HeldOutTasks<'_>; 3] {
+        [
+            HeldOutTasks { group: SEEN, tasks: &self.tasks, part: Part::Valid },
+            HeldOutTasks { group: "unseen", tasks: &self.unseen, part: Part::Valid },
+            HeldOutTasks { group: "benchmarks", tasks: &self.benchmarks, part: Part::Dev },
+        ]
+    }
+
     /// Two examples of each of a few tasks, one in each prompt mode, and for each another task to compare with.
-    pub fn validation(&self, tasks: &[Task], config: &TrainConfig) -> Result<Vec<Validation>, Error> {
+    pub fn validation(&self, held: HeldOutTasks<'_>, config: &TrainConfig) -> Result<Vec<Validation>, Error> {
+        let tasks = held.tasks;
         let renderer = self.renderer()?;
         let mut rng = ChaCha8Rng::seed_from_u64(0x5eed);
         let mut order: Vec<usize> = (0..tasks.len()).filter(|&i| !tasks[i].descriptions.eval.is_empty()).collect();
@@ -106,48 +134,65 @@ impl Ground {
         let mut held_out = Vec::new();
         let pool: Vec<&Task> = order.iter().map(|&i| &tasks[i]).collect();
         for &own in &order {
-            let examples = self.set.examples(&tasks[own], Part::Valid)?;
+            let examples = self.set.examples(&tasks[own], held.part)?;
             let other = other_task(&tasks[own], &pool, config.run.seed);
             let other = other.and_then(|other| tasks.iter().position(|t| t.name == other.name));
             let (Some(other), false) = (other, examples.is_empty()) else { continue };
             for mode in [PromptMode::Input, PromptMode::Definition] {
                 let example = &examples[rng.random_range(0..examples.len())];
+                let turn = example_turn(&tasks[own], example, PromptMode::Definition);
                 let example = renderer.example(&tasks[own], example, mode, config.sampling.max_tokens)?;
-                held_out.push(Validation { example, own, other });
+                held_out.push(Validation { example, own, other, turn });
             }
         }
         Ok(held_out)
     }
 
-    /// Judges a hypernetwork on tasks it trains on (`seen`) and on others (`unseen`).
+    /// Judges a hypernetwork on each group of tasks that has held-out examples.
+    ///
+    /// `conditions` gives what the hypernetwork is told of a group's examples, and of the other tasks: `[1, e]` each;
+    /// nothing for a group that it knows nothing of.
     pub fn validators(
         &self,
         config: &TrainConfig,
-        table: &EmbeddingTable,
+        conditions: &mut dyn FnMut(HeldOutTasks<'_>, &[Validation]) -> Result<Vec<[Tensor<2>; 2]>, Error>,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Vec<Box<dyn Validator>>, Error> {
         let mut validators: Vec<Box<dyn Validator>> = Vec::new();
         if config.run.validate_every == 0 {
             return Ok(validators);
         }
-        for (group, tasks) in [("seen", &self.tasks), ("unseen", &self.unseen)] {
-            let embedding = |task: &Task| table.embeddings(&[task.descriptions.eval[0].as_str()], &self.device);
-            let mut examples = Vec::new();
-            for Validation { example, own, other } in self.validation(tasks, config)? {
-                examples.push(HeldOutExample {
-                    example,
-                    own: embedding(&tasks[own])?,
-                    other: embedding(&tasks[other])?,
-                });
-            }
+        for held in self.held_out_tasks() {
+            let held_out = self.validation(held, config)?;
+            let told = conditions(held, &held_out)?;
+            let examples: Vec<HeldOutExample> = held_out
+                .into_iter()
+                .zip(told)
+                .map(|(v, [own, other])| HeldOutExample { example: v.example, own, other })
+                .collect();
             if !examples.is_empty() {
-                validators.push(Box::new(HeldOut::new(group, self.backbone.decoder.clone(), examples)));
+                validators.push(Box::new(HeldOut::new(held.group, self.backbone.decoder.clone(), examples)));
             }
         }
         if validators.is_empty() {
             tell(NOTHING_TO_VALIDATE_ON);
         }
         Ok(validators)
+    }
+
+    /// The same for a hypernetwork that reads descriptions.
+    pub fn description_validators(
+        &self,
+        config: &TrainConfig,
+        table: &EmbeddingTable,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Box<dyn Validator>>, Error> {
+        let mut conditions = |held: HeldOutTasks<'_>, held_out: &[Validation]| {
+            let embedding =
+                |task: usize| table.embeddings(&[held.tasks[task].descriptions.eval[0].as_str()], &self.device);
+            held_out.iter().map(|v| Ok([embedding(v.own)?, embedding(v.other)?])).collect()
+        };
+        self.validators(config, &mut conditions, tell)
     }
 
     /// Embeddings of all descriptions of all tasks, and the encoder's width. The folder `cache` keeps them, in a file
@@ -158,18 +203,43 @@ impl Ground {
         cache: &Path,
         tell: &mut dyn FnMut(&str),
     ) -> Result<(EmbeddingTable, usize), Error> {
-        let id = fingerprint(&models.encoder_ref.id, &models.encoder)?;
-        let path = cache.join(format!("descriptions-{id}.safetensors"));
-        let encoder = Encoder::load(&models.encoder, &self.device)?.with_id(id);
-        tell("embedding descriptions");
-        let tasks = self.tasks.iter().chain(&self.unseen);
+        let tasks = self.held_out_tasks().into_iter().flat_map(|held| held.tasks);
         let all: Vec<&str> =
             tasks.flat_map(|t| t.descriptions.train.iter().chain(&t.descriptions.eval)).map(String::as_str).collect();
-        let table = EmbeddingTable::fill(&path, &encoder, &all, |done, of| {
-            tell(&format!("embedding descriptions: {done} of {of}"));
+        self.embedded("descriptions", &all, models, cache, tell)
+    }
+
+    /// Embeddings of texts of one kind, and the encoder's width. The folder `cache` keeps them, in a file for each kind
+    /// and each encoder as its files are now.
+    pub fn embedded(
+        &self,
+        kind: &str,
+        texts: &[&str],
+        models: &ModelPaths,
+        cache: &Path,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<(EmbeddingTable, usize), Error> {
+        let id = fingerprint(&models.encoder_ref.id, &models.encoder)?;
+        let path = cache.join(format!("{kind}-{id}.safetensors"));
+        let encoder = Encoder::load(&models.encoder, &self.device)?.with_id(id);
+        tell(&format!("embedding {kind}"));
+        let table = EmbeddingTable::fill(&path, &encoder, texts, |done, of| {
+            tell(&format!("embedding {kind}: {done} of {of}"));
         })?;
         Ok((table, encoder.width()))
     }
+}
+
+/// The benchmarks of these names, `all` for all of them.
+fn benchmarks(set: &TaskSet, names: &[String]) -> Result<Vec<Task>, Error> {
+    if names.iter().any(|name| name == "all") {
+        return Ok(set.benchmarks.clone());
+    }
+    let named = |name: &String| {
+        let found = set.benchmarks.iter().find(|b| b.name == *name).cloned();
+        found.ok_or_else(|| Error::Invalid(format!("data.benchmarks: there is no benchmark {name:?}")))
+    };
+    names.iter().map(named).collect()
 }
 
 /// Rows must leave an answer's first token beside the end of the turn when both sides are cut to one length, and fit the

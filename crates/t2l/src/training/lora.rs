@@ -51,7 +51,7 @@ pub fn train_library(
     let mut ended = Ended::Complete;
     for (i, group) in groups.iter().enumerate() {
         say(&format!("group {} of {}: {}", i + 1, groups.len(), group.tasks.join(", ")));
-        let mut adapters = prepare(config, models, &ground, group, say)?;
+        let mut adapters = prepare(config, models, &ground, group)?;
         if config.run.validate_every > 0 && adapters.held_out.is_empty() {
             say("no held-out examples (`split` \"valid\"): nothing is validated, the last values are kept");
         }
@@ -70,13 +70,7 @@ fn mean_length(ground: &Ground, task: &Task) -> Result<usize, Error> {
     Ok(characters / examples.len().max(1))
 }
 
-fn prepare(
-    config: &TrainConfig,
-    models: &ModelPaths,
-    ground: &Ground,
-    group: &Group,
-    tell: &mut dyn FnMut(&str),
-) -> Result<Adapters, Error> {
+fn prepare(config: &TrainConfig, models: &ModelPaths, ground: &Ground, group: &Group) -> Result<Adapters, Error> {
     let tasks: Vec<&Task> = group.tasks.iter().map(|name| ground.set.find(name)).collect::<Result<_, _>>()?;
     let layout = ground.layout(config, models)?;
     let mut held_out = Vec::new();
@@ -94,7 +88,7 @@ fn prepare(
         adapter_of_task: (0..tasks.len()).collect(),
         layout,
         scaling: scaling(config),
-        decoder: ground.decoder(config, tell),
+        decoder: ground.decoder(config),
         plain_decoder: ground.backbone.decoder.clone(),
         corpus: Corpus::build(&ground.set, &tasks, &ground.renderer()?, max_tokens)?,
         sampler: config.sampler(),

@@ -1,6 +1,7 @@
 //! From a configuration to a run: models, tasks, embeddings and validators for the trainers of [`t2l_train`].
 
 mod ground;
+mod hyperdecoder;
 mod lora;
 mod multitask;
 mod recon;
@@ -75,6 +76,7 @@ pub fn prepare(
     let ground = ground::Ground::open(&config, models, device, &mut tell)?;
     let trainee: Box<dyn Trainee> = match config.trainer {
         Trainer::Sft => Box::new(sft::prepare(&config, models, &ground, cache, &mut tell)?),
+        Trainer::Hyperdecoder => Box::new(hyperdecoder::prepare(&config, models, &ground, cache, &mut tell)?),
         Trainer::Recon => Box::new(recon::prepare(&config, models, &ground, cache, &mut tell)?),
         Trainer::Multitask => Box::new(multitask::prepare(&config, models, &ground, &mut tell)?),
         Trainer::Lora => return Err(Error::Invalid("`lora` trains many adapters: use train_library".into())),

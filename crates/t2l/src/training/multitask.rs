@@ -18,9 +18,9 @@ pub(super) fn prepare(
     let tasks: Vec<&Task> = ground.tasks.iter().collect();
     let corpus = Corpus::build(&ground.set, &tasks, &ground.renderer()?, config.sampling.max_tokens)?;
     let mut held_out = Vec::new();
-    for (group, tasks) in [("seen", &ground.tasks), ("unseen", &ground.unseen)] {
-        let rows = ground.validation(tasks, config)?.into_iter();
-        held_out.extend(rows.map(|v| HeldOutRow { example: v.example, adapter: 0, group: group.to_owned() }));
+    for held in ground.held_out_tasks() {
+        let rows = ground.validation(held, config)?.into_iter();
+        held_out.extend(rows.map(|v| HeldOutRow { example: v.example, adapter: 0, group: held.group.to_owned() }));
     }
     if config.run.validate_every > 0 && held_out.is_empty() {
         tell(NOTHING_TO_VALIDATE_ON);
@@ -32,7 +32,7 @@ pub(super) fn prepare(
         adapter_of_task: vec![0; tasks.len()],
         layout,
         scaling: scaling(config),
-        decoder: ground.decoder(config, tell),
+        decoder: ground.decoder(config),
         plain_decoder: ground.backbone.decoder.clone(),
         corpus,
         sampler: config.sampler(),

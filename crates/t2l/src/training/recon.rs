@@ -47,7 +47,7 @@ pub(super) fn prepare(
     let targets = Targets::new(&adapters, &shape.layout, scaling(config))?;
     let hypernet = hypernet(config, shape, &ground.device)?;
     let manifest = manifest(config, &hypernet.config, models);
-    let validators = ground.validators(config, &table, tell)?;
+    let validators = ground.description_validators(config, &table, tell)?;
     Ok(Recon::new(config, hypernet, manifest, targets, descriptions, validators)?)
 }
 

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
+use t2l_adapter::peft;
 use t2l_data::{Corpus, Task};
-use t2l_hypernet::{Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target, TaskEncoder};
-use t2l_train::{Sft, Share, TrainConfig};
+use t2l_hypernet::{Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target};
+use t2l_train::{Conditions, PlainLora, Sft, Share, TrainConfig, Validator, set_offsets};
 
 use super::ModelPaths;
-use super::ground::{Ground, manifest, scaling};
+use super::ground::{Ground, HeldOutTasks, SEEN, Validation, manifest, scaling};
 use crate::Error;
 
 pub(super) fn prepare(
@@ -18,38 +19,70 @@ pub(super) fn prepare(
     cache: &Path,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Sft, Error> {
-    let (tasks, device) = (&ground.tasks, &ground.device);
-    tell("tokenising");
-    let task_refs: Vec<&Task> = tasks.iter().collect();
-    let corpus = Corpus::build(&ground.set, &task_refs, &ground.renderer()?, config.sampling.max_tokens)?;
+    let device = &ground.device;
+    let corpus = corpus(config, ground, tell)?;
     let (table, width) = ground.embeddings(models, cache, tell)?;
-    let count = tasks.len();
+    let count = ground.tasks.len();
     let mut descriptions = Vec::with_capacity(count);
-    for (i, task) in tasks.iter().enumerate() {
+    for (i, task) in ground.tasks.iter().enumerate() {
         let texts: Vec<&str> = task.descriptions.train.iter().map(String::as_str).collect();
         descriptions.push(match config.hypernet.conditioning {
-            Conditioning::Text => table.embeddings(&texts, device)?,
+            Conditioning::Text | Conditioning::Input => table.embeddings(&texts, device)?,
             Conditioning::OneHot | Conditioning::Learned => one_hot(i, count, texts.len(), device),
             Conditioning::None => Tensor::zeros([texts.len(), 1], device),
         });
     }
-    let hypernet = hypernet(config, shape(config, models, ground, width)?, device)?;
-    let text = config.hypernet.conditioning == Conditioning::Text;
-    if !text && config.run.validate_every > 0 {
-        tell("without descriptions as conditioning nothing is validated, and there will be no `best`");
+    let validators = match config.hypernet.conditioning {
+        Conditioning::Text | Conditioning::Input => ground.description_validators(config, &table, tell)?,
+        _ => ground.validators(config, &mut |held, examples| Ok(by_index(held, examples, count, device)), tell)?,
+    };
+    assemble(config, models, ground, corpus, width, Conditions::Descriptions(descriptions), validators)
+}
+
+/// The tokenised examples of the tasks to train on.
+pub(super) fn corpus(config: &TrainConfig, ground: &Ground, tell: &mut dyn FnMut(&str)) -> Result<Corpus, Error> {
+    tell("tokenising");
+    let tasks: Vec<&Task> = ground.tasks.iter().collect();
+    Ok(Corpus::build(&ground.set, &tasks, &ground.renderer()?, config.sampling.max_tokens)?)
+}
+
+/// What is trained, of what it needs: on embeddings of this width.
+pub(super) fn assemble(
+    config: &TrainConfig,
+    models: &ModelPaths,
+    ground: &Ground,
+    corpus: Corpus,
+    width: usize,
+    conditions: Conditions,
+    validators: Vec<Box<dyn Validator>>,
+) -> Result<Sft, Error> {
+    let mut hypernet = hypernet(config, shape(config, models, ground, width)?, &ground.device)?;
+    if let Some(path) = config.hypernet.multitask.as_ref().filter(|_| config.run.start_from.is_none()) {
+        let name = path.display().to_string();
+        let adapter = ground.trained_form(peft::load(path, &ground.device)?, &hypernet.config.layout)?;
+        let adapter = PlainLora::from_adapter(&adapter, &hypernet.config.layout, scaling(config), &name)?;
+        set_offsets(&mut hypernet, &adapter)?;
     }
     Ok(Sft {
-        decoder: ground.decoder(config, tell),
+        decoder: ground.decoder(config),
         manifest: manifest(config, &hypernet.config, models),
         hypernet,
         corpus,
-        descriptions,
+        conditions,
         loss: config.loss.clone(),
         sampler: config.sampler(),
         judged_by: config.judged_by(&["unseen/own_nll", "seen/own_nll"]),
-        validators: if text { ground.validators(config, &table, tell)? } else { vec![] },
+        validators,
         share: Share::WHOLE,
     })
+}
+
+/// What a hypernetwork that knows tasks by their index is told: only of those that it trains on.
+fn by_index(held: HeldOutTasks<'_>, examples: &[Validation], tasks: usize, device: &Device) -> Vec<[Tensor<2>; 2]> {
+    if held.group != SEEN {
+        return vec![];
+    }
+    examples.iter().map(|v| [v.own, v.other].map(|task| one_hot(task, tasks, 1, device))).collect()
 }
 
 /// A fresh hypernetwork, or the one that the configuration starts from.
@@ -74,7 +107,7 @@ pub(super) fn shape(
     let (settings, tasks) = (&config.hypernet, ground.tasks.len());
     let (offset, head_bias) = match settings.init {
         Init::Ours => (Offset::Trainable, true),
-        Init::Zero => (Offset::Frozen, false),
+        Init::Zero => (settings.offset, false),
         Init::Published | Init::Reconstruction => (Offset::None, true),
     };
     Ok(HypernetConfig {
@@ -83,12 +116,12 @@ pub(super) fn shape(
         scaling: scaling(config),
         conditioning: settings.conditioning,
         embedding: match settings.conditioning {
-            Conditioning::Text | Conditioning::Learned => width,
+            Conditioning::Text | Conditioning::Input | Conditioning::Learned => width,
             Conditioning::OneHot => tasks,
             Conditioning::None => 0,
         },
         tasks: if settings.conditioning == Conditioning::Learned { tasks } else { 0 },
-        task_encoder: TaskEncoder::Linear,
+        task_encoder: settings.task_encoder,
         latent: settings.latent,
         head_in: settings.head_in,
         head_bias,

@@ -12,6 +12,7 @@ mod import;
 mod killed;
 mod runs;
 mod tiny;
+mod trainers;
 mod training;
 
 use std::path::{Path, PathBuf};

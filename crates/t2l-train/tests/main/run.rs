@@ -273,9 +273,9 @@ fn a_misspelt_selection_is_refused_with_the_names_there_are() {
     assert!(error.contains("\"one/nil\"") && error.ends_with("one/nll, two/nll"), "{error}");
 }
 
-/// What `[lora]` says of patience is not for a hypernetwork.
+/// What `[lora]` says of patience is not for a hypernetwork, whose own stands in `[run]`.
 #[test]
-fn a_hypernetworks_run_has_no_patience() {
+fn a_hypernetworks_run_has_its_own_patience() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut config = TrainConfig { trainer: Trainer::Sft, ..config(30) };
     config.lora.patience = 2;
@@ -285,4 +285,32 @@ fn a_hypernetworks_run_has_no_patience() {
     let other = tempfile::tempdir().expect("a folder");
     quietly(&mut until_then, &config, other.path(), &Stop::new().at_step(12)).expect("runs");
     assert_ne!(until_then.values(1), toy.values(1));
+
+    // The best of part two is that of step 6; two validations later its training is over.
+    config.run.patience = 2;
+    let (third, mut patient) = (tempfile::tempdir().expect("a folder"), Toy { worse_after: 6, ..Toy::new() });
+    quietly(&mut patient, &config, third.path(), &Stop::new()).expect("runs");
+    assert_eq!(until_then.values(1), patient.values(1));
+    assert_eq!(exported(third.path(), "best/two")["step"], 6);
+}
+
+/// The gradient of a step is the mean over its batches.
+#[test]
+fn batches_of_a_step_are_averaged() {
+    let first_line = |accumulation| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = config(1);
+        config.run.validate_every = 0;
+        config.sampling.accumulation = accumulation;
+        quietly(&mut Toy::new(), &config, folder.path(), &Stop::new()).expect("runs");
+        let text = std::fs::read_to_string(folder.path().join("metrics.jsonl")).expect("metrics");
+        serde_json::from_str::<Value>(text.lines().next().expect("a line")).expect("JSON")
+    };
+    let (one, two) = (first_line(1), first_line(2));
+    // Batch i has gradient (0.1 + i)·w in part one and (100 + i)·w in part two.
+    let norm = |start: f64| (2.0 * start * start + 0.25).sqrt();
+    let expected = |batch: f64| (norm(1.0) * (0.1 + batch) + norm(3.0) * (100.0 + batch)) / 2.0;
+    let close = |line: &Value, batch: f64| (line["grad_norm"].as_f64().expect("a norm") / expected(batch) - 1.0).abs();
+    assert!(close(&one, 0.0) < 1e-5 && close(&two, 0.5) < 1e-5, "{one} {two}");
+    assert_eq!((&one["tokens"], &two["tokens"]), (&json!(7), &json!(14)));
 }

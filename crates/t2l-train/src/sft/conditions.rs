@@ -1,0 +1,78 @@
+//! What the hypernetwork is told of each row: the description that was drawn for it, or its own user turn.
+
+use std::collections::HashMap;
+
+use burn::tensor::{Int, Tensor, TensorData};
+use t2l_data::Draw;
+
+use crate::TrainError;
+
+/// What the adapter of each row is generated from.
+#[derive(Debug, Clone)]
+pub enum Conditions {
+    /// Task embeddings of every training description: per task `[descriptions, e]`.
+    Descriptions(Vec<Tensor<2>>),
+    /// Embeddings of user turns: a hyperdecoder's.
+    Turns(Turns),
+}
+
+/// Embeddings of the user turns of training examples.
+#[derive(Debug, Clone)]
+pub struct Turns {
+    /// Embeddings: `[turns, e]`.
+    pub embeddings: Tensor<2>,
+    /// Row of each (task, example).
+    pub rows: HashMap<(usize, usize), usize>,
+}
+
+impl Conditions {
+    /// The embeddings that drawn rows are generated from: `[rows, e]`.
+    ///
+    /// # Errors
+    /// An example whose turn was not embedded.
+    pub fn of(&self, draws: &[Draw]) -> Result<Tensor<2>, TrainError> {
+        match self {
+            Self::Descriptions(all) => Ok(drawn_descriptions(all, draws.iter().map(|d| (d.task, d.description)))),
+            Self::Turns(turns) => {
+                let row = |d: &Draw| turns.rows.get(&(d.task, d.example)).map(|&row| row as i64);
+                let missing = || TrainError::NoData { reason: "an example whose turn was not embedded".into() };
+                let rows: Vec<i64> = draws.iter().map(row).collect::<Option<_>>().ok_or_else(missing)?;
+                let data = TensorData::new(rows, [draws.len()]);
+                let rows: Tensor<1, Int> = Tensor::from_data(data, &turns.embeddings.device());
+                Ok(turns.embeddings.clone().select(0, rows))
+            }
+        }
+    }
+}
+
+/// The embeddings of (task, description) pairs, a row each. `descriptions`: per task `[descriptions, e]`.
+pub(crate) fn drawn_descriptions(descriptions: &[Tensor<2>], drawn: impl Iterator<Item = (usize, usize)>) -> Tensor<2> {
+    Tensor::cat(drawn.map(|(task, one)| descriptions[task].clone().narrow(0, one, 1)).collect(), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use t2l_data::PromptMode;
+
+    use super::*;
+
+    #[test]
+    fn turns_follow_the_example_and_descriptions_the_description() {
+        let device = Device::default();
+        let matrix = |rows: [[f32; 2]; 3]| Tensor::<2>::from_data(rows, &device);
+        let draw = |task, example, description| Draw { task, example, description, mode: PromptMode::Input };
+        let draws = [draw(1, 7, 0), draw(0, 2, 2)];
+        let values = |conditions: &Conditions| -> Vec<f32> {
+            conditions.of(&draws).expect("embedded").to_data().iter().collect()
+        };
+        let turns = Turns {
+            embeddings: matrix([[1., 2.], [3., 4.], [5., 6.]]),
+            rows: [((0, 2), 0), ((1, 0), 1), ((1, 7), 2)].into(),
+        };
+        assert_eq!(values(&Conditions::Turns(turns.clone())), [5., 6., 1., 2.]);
+        let descriptions = [[[1., 1.], [2., 2.], [3., 3.]], [[4., 4.], [5., 5.], [6., 6.]]].map(matrix);
+        assert_eq!(values(&Conditions::Descriptions(descriptions.into())), [4., 4., 3., 3.]);
+        assert!(Conditions::Turns(turns).of(&[draw(0, 3, 0)]).is_err());
+    }
+}

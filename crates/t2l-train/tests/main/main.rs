@@ -1,0 +1,6 @@
+//! The trainers: against reference cases, against themselves by other ways, and the loop they share.
+
+mod checkpointing;
+mod options;
+mod reference;
+mod run;

@@ -1,0 +1,174 @@
+//! The baselines that `t2l eval` compares with, from the options that name them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use burn::tensor::Device;
+use t2l::TextToLora;
+use t2l::adapter::{MixMethod, mix, peft};
+use t2l::backbone::Backbone;
+use t2l::core::{Adapter, device};
+use t2l::data::Task;
+use t2l::eval::{Baselines, Condition, EvalError};
+
+use super::args::{BaselineArgs, EvalArgs, Global};
+use super::output::Terminal;
+
+/// Baselines, loaded and found to fit the base model.
+pub struct Loaded {
+    multitask: Option<Adapter>,
+    library: Option<Library>,
+    hyperdecoder: Option<TextToLora>,
+    shots: usize,
+}
+
+/// Adapters of single tasks.
+struct Library {
+    folder: PathBuf,
+    mean: Adapter,
+    task: Box<dyn Fn(&Task) -> Result<Option<Adapter>, EvalError>>,
+}
+
+impl Loaded {
+    /// Loads what the options name.
+    pub fn open(args: &EvalArgs, backbone: &Backbone, global: &Global) -> anyhow::Result<Self> {
+        let device = device::parse(&global.device)?;
+        let named = &args.baselines;
+        let load = |path: &Path| -> anyhow::Result<Adapter> {
+            let adapter = peft::load(path, &device)?;
+            check_fits(&adapter, backbone).with_context(|| path.display().to_string())?;
+            Ok(adapter)
+        };
+        let multitask = named.multitask.as_deref().map(load).transpose()?;
+        let library = match &named.library {
+            None => None,
+            Some(folder) => {
+                let adapters = folders(folder)?.iter().map(|path| load(path)).collect::<Result<Vec<_>, _>>()?;
+                let mean = mean(&adapters).with_context(|| folder.display().to_string())?;
+                let (place, device) = (folder.clone(), device.clone());
+                let task = move |task: &Task| own_adapter(&place, task, &device);
+                Some(Library { folder: folder.clone(), mean, task: Box::new(task) })
+            }
+        };
+        let hyperdecoder = match &named.hyperdecoder {
+            None => None,
+            Some(path) => {
+                let mut builder = TextToLora::builder().device(&global.device).checkpoint(path);
+                if let Some(encoder) = &args.checkpoint.encoder {
+                    builder = builder.encoder(encoder);
+                }
+                let loaded = builder.build_with(&mut Terminal::new())?;
+                if !loaded.reads_inputs() {
+                    bail!(
+                        "{}: is no hyperdecoder: it was trained on descriptions; use it as --checkpoint",
+                        path.display()
+                    );
+                }
+                loaded.check_fits(backbone)?;
+                Some(loaded)
+            }
+        };
+        Ok(Self { multitask, library, hyperdecoder, shots: named.shots })
+    }
+
+    /// As the evaluation takes them.
+    pub fn as_baselines(&self) -> Baselines<'_> {
+        Baselines {
+            multitask: self.multitask.as_ref(),
+            mean_lora: self.library.as_ref().map(|l| &l.mean),
+            task_lora: self.library.as_ref().map(|l| &*l.task),
+            hyperdecoder: self
+                .hyperdecoder
+                .as_ref()
+                .map(|h| (h.encoder() as &dyn t2l::core::TextEncoder, &h.checkpoint().hypernet as _)),
+            shots: self.shots,
+        }
+    }
+
+    /// Says where a library has no adapter for any of the tasks to score.
+    pub fn warn<'a>(&self, mut tasks: impl Iterator<Item = &'a Task>) {
+        if let Some(library) = &self.library
+            && !tasks.any(|task| own_folder(&library.folder, task).is_some())
+        {
+            eprintln!("warning: {} has an adapter for none of these tasks: no task_lora", library.folder.display());
+        }
+    }
+}
+
+/// The conditions that the options add.
+pub fn conditions(args: &BaselineArgs) -> Vec<Condition> {
+    let all = [
+        (args.multitask.is_some(), Condition::Multitask),
+        (args.library.is_some(), Condition::TaskLora),
+        (args.library.is_some(), Condition::MeanLora),
+        (args.hyperdecoder.is_some(), Condition::Hyperdecoder),
+        (args.shots > 0, Condition::FewShot),
+    ];
+    all.into_iter().filter(|(named, _)| *named).map(|(_, condition)| condition).collect()
+}
+
+/// The PEFT folders of a library, by name.
+fn folders(library: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(library).with_context(|| library.display().to_string())?;
+    let mut folders = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| library.display().to_string())?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.join("adapter_config.json").is_file() {
+            folders.push(path);
+        }
+    }
+    if folders.is_empty() {
+        bail!("{}: holds no PEFT folder", library.display());
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+/// The mean of every factor.
+fn mean(adapters: &[Adapter]) -> anyhow::Result<Adapter> {
+    let Some(device) = adapters.iter().find_map(|a| a.iter().next().map(|(_, _, w)| w.a.device())) else {
+        bail!("the adapters are empty");
+    };
+    // Linear mixing multiplies both factors by the root of the weight.
+    let weight = (adapters.len() as f64).powi(-2);
+    let parts: Vec<(&Adapter, f64)> = adapters.iter().map(|a| (a, weight)).collect();
+    Ok(mix(&parts, MixMethod::Linear, &device)?)
+}
+
+/// Where a library holds a task's adapter; its name has to be a folder's.
+fn own_folder(library: &Path, task: &Task) -> Option<PathBuf> {
+    let plain = Path::new(&task.name).components().count() == 1 && !task.name.starts_with('.');
+    let folder = library.join(&task.name);
+    (plain && folder.join("adapter_config.json").is_file()).then_some(folder)
+}
+
+fn own_adapter(library: &Path, task: &Task, device: &Device) -> Result<Option<Adapter>, EvalError> {
+    let load = |folder: PathBuf| {
+        peft::load(&folder, device).map_err(|e| EvalError::Adapter { name: task.name.clone(), reason: e.to_string() })
+    };
+    own_folder(library, task).map(load).transpose()
+}
+
+/// Fails where an adapter touches what the base model has not, or has other widths.
+fn check_fits(adapter: &Adapter, backbone: &Backbone) -> anyhow::Result<()> {
+    let mut modules: Vec<&str> = adapter.iter().map(|(_, module, _)| module).collect();
+    modules.sort_unstable();
+    modules.dedup();
+    let layout = backbone.decoder.layout(&backbone.id, &modules)?;
+    for (layer, module, weights) in adapter.iter() {
+        let Some(target) = layout.position(module).map(|i| &layout.modules[i]) else { continue };
+        let found = [weights.a.dims()[1], weights.b.dims()[0]];
+        if layer >= layout.layers || found != [target.in_features, target.out_features] {
+            bail!(
+                "layer {layer} {module} maps {} to {}; the base model has {} layers and maps {} to {} there",
+                found[0],
+                found[1],
+                layout.layers,
+                target.in_features,
+                target.out_features
+            );
+        }
+    }
+    Ok(())
+}

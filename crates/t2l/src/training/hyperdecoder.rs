@@ -1,0 +1,86 @@
+//! `t2l train hyperdecoder`: a hypernetwork that reads the user turn of each example instead of its task's description.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use t2l_data::{Corpus, Part, PromptMode, Task, example_turn};
+use t2l_encoder::EmbeddingTable;
+use t2l_train::{Conditions, Sft, TrainConfig, Turns};
+
+use super::ModelPaths;
+use super::ground::{Ground, HeldOutTasks, Validation};
+use super::sft::{assemble, corpus};
+use crate::Error;
+
+pub(super) fn prepare(
+    config: &TrainConfig,
+    models: &ModelPaths,
+    ground: &Ground,
+    cache: &Path,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Sft, Error> {
+    let corpus = corpus(config, ground, tell)?;
+    let drawn = drawn(config, &corpus);
+    let mut turns: Vec<String> = Vec::with_capacity(drawn.len());
+    let mut rows = HashMap::new();
+    for (index, task) in ground.tasks.iter().enumerate() {
+        let mut of_task = drawn.range((index, 0)..(index + 1, 0)).peekable();
+        if of_task.peek().is_none() {
+            continue;
+        }
+        let examples = ground.set.examples(task, Part::Train)?;
+        for &(_, example) in of_task {
+            rows.insert((index, example), turns.len());
+            turns.push(turn_of(task, examples.get(example)));
+        }
+    }
+    let mut held_out_turns = Vec::new();
+    if config.run.validate_every > 0 {
+        for held in ground.held_out_tasks() {
+            held_out_turns.extend(ground.validation(held, config)?.into_iter().map(|v| v.turn));
+        }
+    }
+    let all: Vec<&str> = turns.iter().chain(&held_out_turns).map(String::as_str).collect();
+    let (table, width) = ground.embedded("turns", &all, models, cache, tell)?;
+    let texts: Vec<&str> = turns.iter().map(String::as_str).collect();
+    let conditions = Conditions::Turns(Turns { embeddings: table.embeddings(&texts, &ground.device)?, rows });
+    let mut told = |_: HeldOutTasks<'_>, examples: &[Validation]| told(ground, &table, examples);
+    let validators = ground.validators(config, &mut told, tell)?;
+    assemble(config, models, ground, corpus, width, conditions, validators)
+}
+
+/// Every (task, example) that a whole run draws: the sampler's draws follow from the seed alone.
+fn drawn(config: &TrainConfig, corpus: &Corpus) -> BTreeSet<(usize, usize)> {
+    let mut sampler = config.sampler();
+    let examples: usize = (0..corpus.tasks()).map(|task| corpus.examples_of(task)).sum();
+    let mut drawn = BTreeSet::new();
+    for _ in 0..config.run.steps.saturating_mul(config.sampling.accumulation as u64) {
+        drawn.extend(sampler.next_batch(corpus).iter().map(|d| (d.task, d.example)));
+        if drawn.len() == examples {
+            break;
+        }
+    }
+    drawn
+}
+
+/// The user turn in `definition` mode; nothing where the file has lost the example since it was tokenised.
+fn turn_of(task: &Task, example: Option<&t2l_data::Example>) -> String {
+    example.map(|e| example_turn(task, e, PromptMode::Definition)).unwrap_or_default()
+}
+
+/// Each example's own turn, and a turn of the task it is compared with.
+fn told(
+    ground: &Ground,
+    table: &EmbeddingTable,
+    examples: &[Validation],
+) -> Result<Vec<[burn::tensor::Tensor<2>; 2]>, Error> {
+    let embedding = |v: &Validation| table.embeddings(&[v.turn.as_str()], &ground.device);
+    let mut told = Vec::with_capacity(examples.len());
+    for example in examples {
+        // A task without held-out examples of its own is stood in for by the next one.
+        let other = examples.iter().find(|v| v.own == example.other);
+        let other = other.or_else(|| examples.iter().find(|v| v.own != example.own)).unwrap_or(example);
+        told.push([embedding(example)?, embedding(other)?]);
+    }
+    Ok(told)
+}
