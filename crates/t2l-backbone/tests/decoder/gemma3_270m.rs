@@ -63,7 +63,7 @@ fn gemma_3_end_to_end() {
     let none = AdapterBatch::none;
     let together = model.decoder.generate(&prompts, &none(2), &options(2), |_, _| ()).expect("answers");
     for (prompt, answer) in prompts.iter().zip(&together) {
-        let alone = model.decoder.generate(&[prompt.clone()], &none(1), &options(1), |_, _| ()).expect("answers");
+        let alone = model.decoder.generate(std::slice::from_ref(prompt), &none(1), &options(1), |_, _| ()).expect("answers");
         assert_eq!(alone[0].ids, answer.ids);
     }
     assert!(model.text(&together[0]).expect("text").contains("Paris"), "{}", model.text(&together[0]).expect("text"));
