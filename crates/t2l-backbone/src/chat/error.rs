@@ -60,8 +60,8 @@ impl From<minijinja::Error> for ChatError {
         match error.kind() {
             ErrorKind::OutOfFuel => Self::Endless,
             ErrorKind::WriteFailure => Self::TooLong,
-            ErrorKind::SyntaxError => Self::Syntax(format!("{error:#}")),
-            _ => Self::Render(format!("{error:#}")),
+            ErrorKind::SyntaxError => Self::Syntax(error.to_string()),
+            _ => Self::Render(error.to_string()),
         }
     }
 }
