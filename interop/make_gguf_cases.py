@@ -9,6 +9,7 @@ Tensor names come from the `gguf` package, and so do all numbers that quantised 
     python interop/make_gguf_cases.py
 """
 
+import copy
 import pathlib
 import shutil
 
@@ -183,8 +184,8 @@ def main():
         if family.endswith("_k"):
             kinds = {"k": lambda i, shape: K_QUANTS[i % len(K_QUANTS)] if shape[1] % 256 == 0 else Type.Q8_0}
         else:
-            model.bfloat16().save_pretrained(folder)
-            model.float()
+            # A copy: buffers, frequencies among them, would not come back whole from bf16.
+            copy.deepcopy(model).bfloat16().save_pretrained(folder)
             (folder / "generation_config.json").unlink(missing_ok=True)
             plain = Type.F32 if family == "llama" else Type.BF16
             kinds = {"plain": lambda i, shape: plain, "q8_0": lambda i, shape: Type.Q8_0}
