@@ -105,7 +105,7 @@ impl Builder {
         let conditioning = checkpoint.hypernet.config.conditioning;
         if !matches!(conditioning, Conditioning::Text | Conditioning::Input) {
             return Err(Error::Invalid(format!(
-                "the hypernetwork was trained neither on descriptions nor on inputs (its conditioning is {conditioning:?}), so there is no \
+                "the hypernetwork was not trained on descriptions or inputs (its conditioning is {conditioning:?}), so there is no \
                  encoder whose embeddings it could read"
             )));
         }

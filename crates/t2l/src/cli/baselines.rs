@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use t2l::TextToLora;
 use t2l::adapter::{MixMethod, mix, peft};
 use t2l::backbone::Backbone;
-use t2l::core::{Adapter, device};
+use t2l::core::{Adapter, AdapterGenerator, TextEncoder, device};
 use t2l::data::Task;
 use t2l::eval::{Baselines, Condition, EvalError};
 
@@ -80,7 +80,7 @@ impl Loaded {
             hyperdecoder: self
                 .hyperdecoder
                 .as_ref()
-                .map(|h| (h.encoder() as &dyn t2l::core::TextEncoder, &h.checkpoint().hypernet as _)),
+                .map(|h| (h.encoder() as &dyn TextEncoder, &h.checkpoint().hypernet as &dyn AdapterGenerator)),
             shots: self.shots,
         }
     }

@@ -39,13 +39,15 @@ pub(super) struct Ground {
     pub device: Device,
 }
 
-/// A held-out example of the `own`-th task, and another task to compare with.
+/// A held-out example, and another task to compare with; both tasks have evaluation descriptions.
 pub(super) struct Validation {
     pub example: TokenizedExample,
-    pub own: usize,
-    pub other: usize,
+    pub own: Task,
+    pub other: Task,
     /// The example's user turn in `definition` mode.
     pub turn: String,
+    /// A user turn of the other task.
+    pub other_turn: String,
 }
 
 /// Tasks that are validated on together.
@@ -123,29 +125,43 @@ impl Ground {
         ]
     }
 
-    /// Two examples of each of a few tasks, one in each prompt mode, and for each another task to compare with.
+    /// Two examples of each of a few tasks, one in each prompt mode, and for each another task to compare with: one of the
+    /// group, or one that is trained on where the group has no other.
     pub fn validation(&self, held: HeldOutTasks<'_>, config: &TrainConfig) -> Result<Vec<Validation>, Error> {
-        let tasks = held.tasks;
         let renderer = self.renderer()?;
         let mut rng = ChaCha8Rng::seed_from_u64(0x5eed);
-        let mut order: Vec<usize> = (0..tasks.len()).filter(|&i| !tasks[i].descriptions.eval.is_empty()).collect();
-        order.shuffle(&mut rng);
-        order.truncate(config.data.validation_tasks);
+        let described = |task: &&Task| !task.descriptions.eval.is_empty();
+        let mut pool: Vec<&Task> = held.tasks.iter().filter(described).collect();
+        pool.shuffle(&mut rng);
+        pool.truncate(config.data.validation_tasks);
+        let trained: Vec<&Task> = self.tasks.iter().filter(described).collect();
         let mut held_out = Vec::new();
-        let pool: Vec<&Task> = order.iter().map(|&i| &tasks[i]).collect();
-        for &own in &order {
-            let examples = self.set.examples(&tasks[own], held.part)?;
-            let other = other_task(&tasks[own], &pool, config.run.seed);
-            let other = other.and_then(|other| tasks.iter().position(|t| t.name == other.name));
+        for &task in &pool {
+            let examples = self.set.examples(task, held.part)?;
+            let seed = config.run.seed;
+            let other = other_task(task, &pool, seed).or_else(|| other_task(task, &trained, seed));
             let (Some(other), false) = (other, examples.is_empty()) else { continue };
+            let other_turn = self.turn_of(other)?;
             for mode in [PromptMode::Input, PromptMode::Definition] {
                 let example = &examples[rng.random_range(0..examples.len())];
-                let turn = example_turn(&tasks[own], example, PromptMode::Definition);
-                let example = renderer.example(&tasks[own], example, mode, config.sampling.max_tokens)?;
-                held_out.push(Validation { example, own, other, turn });
+                held_out.push(Validation {
+                    example: renderer.example(task, example, mode, config.sampling.max_tokens)?,
+                    own: task.clone(),
+                    other: other.clone(),
+                    turn: example_turn(task, example, PromptMode::Definition),
+                    other_turn: other_turn.clone(),
+                });
             }
         }
         Ok(held_out)
+    }
+
+    /// The user turn of a task's first held-out example, or its description where it has none.
+    fn turn_of(&self, task: &Task) -> Result<String, Error> {
+        let part = if task.benchmark { Part::Dev } else { Part::Valid };
+        let first = self.set.examples(task, part)?.into_iter().next();
+        let turn = first.map(|example| example_turn(task, &example, PromptMode::Definition));
+        Ok(turn.unwrap_or_else(|| task.descriptions.eval.first().cloned().unwrap_or_default()))
     }
 
     /// Judges a hypernetwork on each group of tasks that has held-out examples.
@@ -187,10 +203,9 @@ impl Ground {
         table: &EmbeddingTable,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Vec<Box<dyn Validator>>, Error> {
-        let mut conditions = |held: HeldOutTasks<'_>, held_out: &[Validation]| {
-            let embedding =
-                |task: usize| table.embeddings(&[held.tasks[task].descriptions.eval[0].as_str()], &self.device);
-            held_out.iter().map(|v| Ok([embedding(v.own)?, embedding(v.other)?])).collect()
+        let mut conditions = |_: HeldOutTasks<'_>, held_out: &[Validation]| -> Result<Vec<_>, Error> {
+            let embedding = |task: &Task| table.embeddings(&[task.descriptions.eval[0].as_str()], &self.device);
+            held_out.iter().map(|v| Ok([embedding(&v.own)?, embedding(&v.other)?])).collect()
         };
         self.validators(config, &mut conditions, tell)
     }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use t2l_data::{Corpus, Part, PromptMode, Task, example_turn};
+use burn::tensor::Tensor;
+use t2l_data::{Corpus, Example, Part, PromptMode, Task, example_turn};
 use t2l_encoder::EmbeddingTable;
 use t2l_train::{Conditions, Sft, TrainConfig, Turns};
 
@@ -37,7 +38,7 @@ pub(super) fn prepare(
     let mut held_out_turns = Vec::new();
     if config.run.validate_every > 0 {
         for held in ground.held_out_tasks() {
-            held_out_turns.extend(ground.validation(held, config)?.into_iter().map(|v| v.turn));
+            held_out_turns.extend(ground.validation(held, config)?.into_iter().flat_map(|v| [v.turn, v.other_turn]));
         }
     }
     let all: Vec<&str> = turns.iter().chain(&held_out_turns).map(String::as_str).collect();
@@ -64,23 +65,12 @@ fn drawn(config: &TrainConfig, corpus: &Corpus) -> BTreeSet<(usize, usize)> {
 }
 
 /// The user turn in `definition` mode; nothing where the file has lost the example since it was tokenised.
-fn turn_of(task: &Task, example: Option<&t2l_data::Example>) -> String {
+fn turn_of(task: &Task, example: Option<&Example>) -> String {
     example.map(|e| example_turn(task, e, PromptMode::Definition)).unwrap_or_default()
 }
 
-/// Each example's own turn, and a turn of the task it is compared with.
-fn told(
-    ground: &Ground,
-    table: &EmbeddingTable,
-    examples: &[Validation],
-) -> Result<Vec<[burn::tensor::Tensor<2>; 2]>, Error> {
-    let embedding = |v: &Validation| table.embeddings(&[v.turn.as_str()], &ground.device);
-    let mut told = Vec::with_capacity(examples.len());
-    for example in examples {
-        // A task without held-out examples of its own is stood in for by the next one.
-        let other = examples.iter().find(|v| v.own == example.other);
-        let other = other.or_else(|| examples.iter().find(|v| v.own != example.own)).unwrap_or(example);
-        told.push([embedding(example)?, embedding(other)?]);
-    }
-    Ok(told)
+/// Each example's own turn, and one of the task it is compared with.
+fn told(ground: &Ground, table: &EmbeddingTable, examples: &[Validation]) -> Result<Vec<[Tensor<2>; 2]>, Error> {
+    let embedding = |turn: &str| table.embeddings(&[turn], &ground.device);
+    examples.iter().map(|v| Ok([embedding(&v.turn)?, embedding(&v.other_turn)?])).collect()
 }

@@ -34,7 +34,7 @@ pub(super) fn prepare(
     }
     let validators = match config.hypernet.conditioning {
         Conditioning::Text | Conditioning::Input => ground.description_validators(config, &table, tell)?,
-        _ => ground.validators(config, &mut |held, examples| Ok(by_index(held, examples, count, device)), tell)?,
+        _ => ground.validators(config, &mut |held, examples| Ok(by_index(ground, held, examples)), tell)?,
     };
     assemble(config, models, ground, corpus, width, Conditions::Descriptions(descriptions), validators)
 }
@@ -78,11 +78,16 @@ pub(super) fn assemble(
 }
 
 /// What a hypernetwork that knows tasks by their index is told: only of those that it trains on.
-fn by_index(held: HeldOutTasks<'_>, examples: &[Validation], tasks: usize, device: &Device) -> Vec<[Tensor<2>; 2]> {
+fn by_index(ground: &Ground, held: HeldOutTasks<'_>, examples: &[Validation]) -> Vec<[Tensor<2>; 2]> {
     if held.group != SEEN {
         return vec![];
     }
-    examples.iter().map(|v| [v.own, v.other].map(|task| one_hot(task, tasks, 1, device))).collect()
+    let index = |task: &Task| ground.tasks.iter().position(|t| t.name == task.name);
+    let told = |v: &Validation| {
+        let one = |task| Some(one_hot(index(task)?, ground.tasks.len(), 1, &ground.device));
+        Some([one(&v.own)?, one(&v.other)?])
+    };
+    examples.iter().filter_map(told).collect()
 }
 
 /// A fresh hypernetwork, or the one that the configuration starts from.
