@@ -22,7 +22,7 @@ fn memory_is_flat_over_five_hundred_steps() {
         let rest = format!("{rest}[run]\nsteps = 100000\ncheckpoint_every = 25\nvalidate_every = 40\n");
         let (config, run) = (shop.config("config.toml", &rest), shop.path(name));
         let program = shop.start(&config, &run, &shop.path("said"));
-        let mut at = |wanted: usize| {
+        let at = |wanted: usize| {
             wait_for("the next steps", || steps(&run) > wanted);
             resident(program.0.id())
         };
