@@ -25,7 +25,7 @@ pub(crate) enum Weights {
         folder: PathBuf,
     },
     /// A GGUF file; llama.cpp's order of rotated rows is undone.
-    Gguf(Box<GgufFile>, DecoderConfig),
+    Gguf(Box<GgufFile>, Box<DecoderConfig>),
     /// Drawn from a seed.
     Random(u64),
 }

@@ -82,6 +82,11 @@ impl Corpus {
         self.0[task].descriptions
     }
 
+    /// Every example in both prompt modes, with its task's name.
+    pub fn examples(&self) -> impl Iterator<Item = (&str, &TokenizedExample)> {
+        self.0.iter().flat_map(|task| task.examples.iter().flatten().map(|example| (task.name.as_str(), example)))
+    }
+
     /// A drawn example.
     pub fn example(&self, draw: &Draw) -> &TokenizedExample {
         &self.0[draw.task].examples[slot(draw.mode)][draw.example]

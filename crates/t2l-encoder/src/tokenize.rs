@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde::Deserialize;
+use t2l_backbone::tokenizer::check_growth;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::bert::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -39,7 +40,10 @@ impl TextTokenizer {
     ) -> Result<Self, EncoderError> {
         let (json, vocabulary) = (folder.join("tokenizer.json"), folder.join("vocab.txt"));
         let (path, mut tokenizer) = if json.exists() || !vocabulary.exists() {
-            let tokenizer = Tokenizer::from_bytes(read_small(&json)?).map_err(|e| EncoderError::tokenizer(&json, e))?;
+            let bytes = read_small(&json)?;
+            let value = serde_json::from_slice(&bytes).map_err(|e| EncoderError::tokenizer(&json, e))?;
+            check_growth(&value).map_err(|e| EncoderError::tokenizer(&json, e))?;
+            let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| EncoderError::tokenizer(&json, e))?;
             (json, tokenizer)
         } else {
             let tokenizer = word_piece(folder, &vocabulary)?;

@@ -29,4 +29,4 @@ pub use metrics::{exact_match, first_line, numeric_match, option_named, rouge_l}
 pub use report::{EvalReport, Macro, Paired, Row, Scores, summarise};
 pub use run::{EvalPlan, Evaluator, Group, Provenance};
 pub use stats::{DRAWS, bootstrap, mean, wilson};
-pub use worn::Baselines;
+pub use worn::{Baselines, TaskAdapters};

@@ -9,6 +9,9 @@ use t2l_data::Task;
 
 use crate::{Condition, EvalError};
 
+/// A task's own adapter, where there is one.
+pub type TaskAdapters<'a> = dyn Fn(&Task) -> Result<Option<Adapter>, EvalError> + 'a;
+
 /// What the baselines are made of; each is scored where a plan names its condition.
 #[derive(Clone, Copy, Default)]
 pub struct Baselines<'a> {
@@ -17,7 +20,7 @@ pub struct Baselines<'a> {
     /// The mean of a library's adapters.
     pub mean_lora: Option<&'a Adapter>,
     /// A task's own adapter, where a library has one.
-    pub task_lora: Option<&'a dyn Fn(&Task) -> Result<Option<Adapter>, EvalError>>,
+    pub task_lora: Option<&'a TaskAdapters<'a>>,
     /// A hypernetwork that reads each example's user turn.
     pub hyperdecoder: Option<(&'a dyn TextEncoder, &'a dyn AdapterGenerator)>,
     /// Examples with answers before the question (condition `few_shot`); 0: none.

@@ -73,7 +73,7 @@ impl Decoder {
     /// As [`Decoder::load_as`].
     pub fn from_gguf(file: GgufFile, held: WeightType, device: &Device) -> Result<Self, BackboneError> {
         let config = DecoderConfig::from_gguf(&file)?;
-        Self::from_weights(config.clone(), &Weights::Gguf(Box::new(file), config), held, device)
+        Self::from_weights(config.clone(), &Weights::Gguf(Box::new(file), Box::new(config)), held, device)
     }
 
     fn from_weights(

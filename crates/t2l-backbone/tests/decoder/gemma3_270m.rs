@@ -58,12 +58,16 @@ fn gemma_3_end_to_end() {
 
     // Two rows of different lengths, padded on the left, answer as alone.
     let prompt = |text: &str| model.tokenizer.encode_with_special(text).expect("tokens");
-    let prompts = [prompt("The capital of France is Paris. The capital of Italy is"), prompt("One, two, three, four, five, six, seven,")];
+    let prompts = [
+        prompt("The capital of France is Paris. The capital of Italy is"),
+        prompt("One, two, three, four, five, six, seven,"),
+    ];
     let options = |rows| model.until_end_of_turn(vec![8; rows], Sampling::GREEDY);
     let none = AdapterBatch::none;
     let together = model.decoder.generate(&prompts, &none(2), &options(2), |_, _| ()).expect("answers");
     for (prompt, answer) in prompts.iter().zip(&together) {
-        let alone = model.decoder.generate(std::slice::from_ref(prompt), &none(1), &options(1), |_, _| ()).expect("answers");
+        let alone =
+            model.decoder.generate(std::slice::from_ref(prompt), &none(1), &options(1), |_, _| ()).expect("answers");
         assert_eq!(alone[0].ids, answer.ids);
     }
     assert!(model.text(&together[0]).expect("text").contains("Rome"), "{}", model.text(&together[0]).expect("text"));

@@ -165,7 +165,7 @@ impl<'a> Run<'a> {
             if writes {
                 folder::write_config(folder, config)?;
             }
-            Progress::start(config.digest(), trainee.position(), optimizers.len())
+            Progress::start(config.digest(), trainee.data(), trainee.position(), optimizers.len())
         };
         let metrics = match writes {
             true => Some(MetricsFile::open(&folder.join("metrics.jsonl"), progress.metrics_bytes)?),
@@ -182,10 +182,11 @@ impl<'a> Run<'a> {
         Ok(count[0] > 0.0)
     }
 
-    /// Refuses to begin where another process stands at another step, or trains something else.
+    /// Refuses to begin where another process stands at another step, or has other settings or data.
     fn check_agreement(&self) -> Result<(), TrainError> {
-        let digest = u32::from_str_radix(&self.config.digest()[..8], 16).unwrap_or_default();
-        let ours = [self.progress.step as f64, f64::from(digest)];
+        let number =
+            |digest: &str| f64::from(u32::from_str_radix(digest.get(..8).unwrap_or("0"), 16).unwrap_or_default());
+        let ours = [self.progress.step as f64, number(&self.config.digest()), number(&self.progress.data)];
         let mut sums = ours;
         self.ranks.sum_numbers(&mut sums)?;
         let alike = |(sum, ours): (&f64, &f64)| *sum == ours * self.ranks.size() as f64;
@@ -194,7 +195,7 @@ impl<'a> Run<'a> {
         }
         let (rank, step, folder) = (self.ranks.rank(), self.progress.step, self.folder.display());
         let reason = format!(
-            "rank {rank} stands at step {step} of its configuration, others elsewhere: do all see {folder} and one file?"
+            "rank {rank} stands at step {step}, others elsewhere or with other settings or data: do all see {folder}?"
         );
         Err(TrainError::Ranks { reason })
     }

@@ -21,6 +21,9 @@ pub struct Progress {
     pub metrics_bytes: u64,
     /// Every part of the trainee.
     pub parts: Vec<PartProgress>,
+    /// Digest of the data; empty where an earlier version did not note it.
+    #[serde(default)]
+    pub data: String,
     /// Checksum of the tensors' bytes.
     #[serde(default)]
     pub checksum: String,
@@ -59,10 +62,11 @@ impl PartProgress {
 
 impl Progress {
     /// A run that has not taken a step.
-    pub fn start(config_digest: String, sampler: Value, parts: usize) -> Self {
+    pub fn start(config_digest: String, data: String, sampler: Value, parts: usize) -> Self {
         Self {
             version: VERSION,
             config_digest,
+            data,
             step: 0,
             sampler,
             metrics_bytes: 0,

@@ -73,6 +73,11 @@ pub fn load(
             "was written under another configuration; train in another folder, or restore the configuration".into(),
         ));
     }
+    let data = trainee.data();
+    if !progress.data.is_empty() && progress.data != data {
+        let reason = "was written with other tasks or examples; train in another folder, or restore them";
+        return Err(invalid(reason.into()));
+    }
     if progress.parts.len() != optimizers.len() {
         let reason = format!("has {} parts, the run has {}", progress.parts.len(), optimizers.len());
         return Err(invalid(reason));
@@ -94,7 +99,7 @@ pub fn load(
     if files::digest(in_order.iter().copied()) != progress.checksum {
         return Err(invalid("checksum does not match: the file is damaged".into()));
     }
-    progress.config_digest = config.digest();
+    (progress.config_digest, progress.data) = (config.digest(), data);
     Ok(progress)
 }
 

@@ -59,6 +59,11 @@ pub trait Trainee {
     /// Where plain tensors live.
     fn device(&self) -> Device;
 
+    /// Digest of what it learns from; a state is not gone on with on other data. Empty where nothing is noted.
+    fn data(&self) -> String {
+        String::new()
+    }
+
     /// What decides the steps to come besides the parameters: the state of a sampler.
     fn position(&self) -> Value;
 

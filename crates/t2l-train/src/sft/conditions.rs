@@ -13,7 +13,7 @@ pub enum Conditions {
     /// Task embeddings of every training description: per task `[descriptions, e]`.
     Descriptions(Vec<Tensor<2>>),
     /// Embeddings of user turns: a hyperdecoder's.
-    Turns(Turns),
+    Turns(Box<Turns>),
 }
 
 /// Embeddings of the user turns of training examples.
@@ -70,9 +70,9 @@ mod tests {
             embeddings: matrix([[1., 2.], [3., 4.], [5., 6.]]),
             rows: [((0, 2), 0), ((1, 0), 1), ((1, 7), 2)].into(),
         };
-        assert_eq!(values(&Conditions::Turns(turns.clone())), [5., 6., 1., 2.]);
+        assert_eq!(values(&Conditions::Turns(Box::new(turns.clone()))), [5., 6., 1., 2.]);
         let descriptions = [[[1., 1.], [2., 2.], [3., 3.]], [[4., 4.], [5., 5.], [6., 6.]]].map(matrix);
         assert_eq!(values(&Conditions::Descriptions(descriptions.into())), [4., 4., 3., 3.]);
-        assert!(Conditions::Turns(turns).of(&[draw(0, 3, 0)]).is_err());
+        assert!(Conditions::Turns(Box::new(turns)).of(&[draw(0, 3, 0)]).is_err());
     }
 }

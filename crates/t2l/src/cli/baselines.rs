@@ -9,7 +9,7 @@ use t2l::adapter::{MixMethod, mix, peft};
 use t2l::backbone::Backbone;
 use t2l::core::{Adapter, AdapterGenerator, TextEncoder, device};
 use t2l::data::Task;
-use t2l::eval::{Baselines, Condition, EvalError};
+use t2l::eval::{Baselines, Condition, EvalError, TaskAdapters};
 
 use super::args::{BaselineArgs, EvalArgs, Global};
 use super::output::Terminal;
@@ -26,7 +26,7 @@ pub struct Loaded {
 struct Library {
     folder: PathBuf,
     mean: Adapter,
-    task: Box<dyn Fn(&Task) -> Result<Option<Adapter>, EvalError>>,
+    task: Box<TaskAdapters<'static>>,
 }
 
 impl Loaded {

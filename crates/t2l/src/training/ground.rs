@@ -60,6 +60,9 @@ pub(super) struct HeldOutTasks<'a> {
     pub part: Part,
 }
 
+/// What a hypernetwork is told of a group's examples, and of the other tasks: `[1, e]` each.
+type Told<'a> = dyn FnMut(HeldOutTasks<'_>, &[Validation]) -> Result<Vec<[Tensor<2>; 2]>, Error> + 'a;
+
 impl Ground {
     pub fn open(
         config: &TrainConfig,
@@ -171,7 +174,7 @@ impl Ground {
     pub fn validators(
         &self,
         config: &TrainConfig,
-        conditions: &mut dyn FnMut(HeldOutTasks<'_>, &[Validation]) -> Result<Vec<[Tensor<2>; 2]>, Error>,
+        conditions: &mut Told<'_>,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Vec<Box<dyn Validator>>, Error> {
         let mut validators: Vec<Box<dyn Validator>> = Vec::new();

@@ -44,7 +44,8 @@ pub(super) fn prepare(
     let all: Vec<&str> = turns.iter().chain(&held_out_turns).map(String::as_str).collect();
     let (table, width) = ground.embedded("turns", &all, models, cache, tell)?;
     let texts: Vec<&str> = turns.iter().map(String::as_str).collect();
-    let conditions = Conditions::Turns(Turns { embeddings: table.embeddings(&texts, &ground.device)?, rows });
+    let turns = Turns { embeddings: table.embeddings(&texts, &ground.device)?, rows };
+    let conditions = Conditions::Turns(Box::new(turns));
     let mut told = |_: HeldOutTasks<'_>, examples: &[Validation]| told(ground, &table, examples);
     let validators = ground.validators(config, &mut told, tell)?;
     assemble(config, models, ground, corpus, width, conditions, validators)
