@@ -209,7 +209,7 @@ impl Evaluator<'_> {
         tasks: &[&'a Task],
         renderer: &PromptRenderer<'_>,
     ) -> Result<(Vec<Item<'a>>, Wardrobe<'a>), EvalError> {
-        let max_tokens = plan.max_tokens.min(self.backbone.decoder.config().longest_context());
+        let context = self.backbone.decoder.config().longest_context();
         let (mut texts, mut turns, mut wardrobe) = (Texts::default(), Texts::default(), Wardrobe::default());
         let mut items = Vec::new();
         for task in tasks.iter().copied() {
@@ -249,7 +249,9 @@ impl Evaluator<'_> {
                             _ => plain.clone(),
                         };
                         let mut answers = answers.clone();
-                        let prompt = answers.fit(prompt, max_tokens);
+                        // Examples before a question are part of it: they may fill what the model reads.
+                        let room = if condition == Condition::FewShot { context } else { plan.max_tokens.min(context) };
+                        let prompt = answers.fit(prompt, room);
                         if prompt.is_empty() {
                             let reason = format!("the chat template writes no prompt for task {:?}", task.name);
                             return Err(EvalError::Nothing { reason });
@@ -314,12 +316,7 @@ impl Evaluator<'_> {
 
     /// A few of a task's examples that are not scored, each a question and its answer: drawn once by the seed.
     fn shots(&self, task: &Task, scored: Part, mode: PromptMode, seed: u64) -> Result<Vec<Message>, EvalError> {
-        let part = match (task.benchmark, scored) {
-            (true, Part::Test) => Part::Dev,
-            (false, Part::Valid | Part::Test) => Part::Train,
-            // Nothing is left that is not scored.
-            _ => return Ok(vec![]),
-        };
+        let Some(part) = part_of_shots(task.benchmark, scored) else { return Ok(vec![]) };
         let mut examples = self.set.examples(task, part)?;
         examples.shuffle(&mut draws(&task.name, seed.wrapping_add(1)));
         examples.truncate(self.baselines.shots);
@@ -335,6 +332,16 @@ impl Evaluator<'_> {
             return Err(EvalError::NotFinite { task: task.to_owned(), what });
         }
         Ok(factors)
+    }
+}
+
+/// The part that examples before a question come from, where another is scored; none where nothing is left that is not
+/// scored.
+pub fn part_of_shots(benchmark: bool, scored: Part) -> Option<Part> {
+    match (benchmark, scored) {
+        (true, Part::Test) => Some(Part::Dev),
+        (false, Part::Valid | Part::Test) => Some(Part::Train),
+        _ => None,
     }
 }
 

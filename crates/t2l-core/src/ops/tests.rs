@@ -78,6 +78,8 @@ proptest! {
             let grads = y.mul(Tensor::from_inner(dy.clone())).sum().backward();
             let dx = tracked.grad(&grads).expect("it has a gradient");
             close(&dx, &composed::linear(rounded(dy), &weight.transpose()), "gradient");
+        } else {
+            println!("skipped: this processor has no products in bf16");
         }
     }
 

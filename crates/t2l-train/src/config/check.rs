@@ -15,7 +15,9 @@ impl TrainConfig {
             return wrong("sampling.max_tokens", self.sampling.max_tokens, "must be from 8 to 1048576");
         }
         positive("sampling.bucket_window", self.sampling.bucket_window)?;
-        positive("sampling.accumulation", self.sampling.accumulation)?;
+        if !(1..=4096).contains(&self.sampling.accumulation) {
+            return wrong("sampling.accumulation", self.sampling.accumulation, "must be from 1 to 4096");
+        }
         positive("lora.validation_examples", self.lora.validation_examples)?;
         share("sampling.input_share", self.sampling.input_share, false)?;
         share("loss.label_smoothing", self.loss.label_smoothing, true)?;
@@ -37,7 +39,7 @@ impl TrainConfig {
         if self.run.steps == 0 || self.run.checkpoint_every == 0 {
             return wrong("run.steps, run.checkpoint_every", 0, "must be at least 1");
         }
-        if self.patience() > 0 && self.run.validate_every == 0 {
+        if self.run.patience > 0 && self.run.validate_every == 0 {
             return wrong("run.validate_every", 0, "must be more than 0: patience counts validations");
         }
         match self.trainer {

@@ -52,12 +52,15 @@ impl TrainConfig {
         what.run.checkpoint_every = 1;
         let mut what = value(&what);
         // Settings that there were not yet, and so have no such digest unless they are at their default.
-        const NEWER: [(&str, &str); 5] = [
+        const NEWER: [(&str, &str); 8] = [
             ("data", "benchmarks"),
             ("hypernet", "task_encoder"),
             ("hypernet", "multitask"),
             ("hypernet", "offset"),
             ("run", "patience"),
+            ("model", "weights"),
+            ("model", "products"),
+            ("loss", "gradient_checkpointing"),
         ];
         let defaults = value(&Self::defaults(self.trainer));
         for (section, key) in NEWER {
@@ -78,13 +81,6 @@ impl TrainConfig {
             for (section, _) in foreign.into_iter().filter(|(_, foreign)| *foreign) {
                 sections.shift_remove(section);
             }
-            if let Some(model) = sections.get_mut("model").and_then(Value::as_object_mut) {
-                model.retain(|name, _| name != "weights" && name != "products");
-            }
-        }
-        // What came later has no place in them.
-        if let Some(loss) = what.get_mut("loss").and_then(Value::as_object_mut) {
-            loss.shift_remove("gradient_checkpointing");
         }
         let mut digests = vec![files::digest([what.to_string().as_bytes()])];
         if self.loss.margin_weight == 0.0

@@ -102,9 +102,12 @@ fn together(_: &str) -> Result<Box<dyn Ranks>, TrainError> {
 
 #[cfg(not(feature = "mpi"))]
 fn together(sign: &str) -> Result<Box<dyn Ranks>, TrainError> {
-    if std::env::var(sign).is_ok_and(|size| size == "1") && sign != "PMIX_RANK" {
+    // A rank says nothing of how many there are; Slurm, which sets it, does.
+    let sizes: &[&str] = if sign == "PMIX_RANK" { &["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"] } else { &[sign] };
+    if sizes.iter().any(|name| std::env::var(name).is_ok_and(|size| size == "1")) {
         return Ok(Box::new(Alone));
     }
-    let reason = format!("{sign} is set, so this is one of several processes, but the program was built without mpi");
+    let reason =
+        format!("{sign} is set, so this is one of several processes, but the program was built without feature mpi");
     Err(TrainError::Ranks { reason })
 }

@@ -123,3 +123,38 @@ fn adapters_gradients_are_the_same() {
         }
     }
 }
+
+/// Products in bf16 round to eight bits: a step through the same weights stays near, and is not the same.
+#[test]
+fn a_step_in_bf16_is_near_the_one_in_f32() {
+    let plain = Decoder::random(DecoderConfig::smollm2_135m(), 3, &Device::flex()).expect("a decoder");
+    let [wide, narrow] = [Products::F32, Products::Bf16].map(|products| plain.for_training(products));
+    if narrow.products() != Products::Bf16 {
+        println!("skipped: this processor has no products in bf16");
+        return;
+    }
+    let layout = layout(&plain, &["q_proj", "v_proj"]);
+    let config = HypernetConfig {
+        latent: 8,
+        head_in: 8,
+        offset: Offset::Trainable,
+        ..HypernetConfig::new(Arch::L, layout, SCALING, WIDTH)
+    };
+    let hypernet = Hypernet::new(config, Init::Published, 1, &Device::flex()).expect("a hypernetwork");
+    let tasks: Tensor<2> = Tensor::ones([2, WIDTH], &Device::flex());
+    let loss = LossConfig { lora_dropout: 0.0, neftune_alpha: 0.0, l2_generated: 0.0, ..LossConfig::default() };
+    let [wide, narrow] = [wide, narrow].map(|decoder| {
+        sft_step(&decoder, &hypernet, &batch(2, &[]), tasks.clone(), &[], &loss, None).expect("a step")
+    });
+    let apart = (wide.sft_loss - narrow.sft_loss).abs();
+    assert!(apart > 0.0 && apart < 0.02 * wide.sft_loss, "{} against {}", narrow.sft_loss, wide.sft_loss);
+    for (narrow, wide) in narrow.gradients.iter().zip(&wide.gradients) {
+        let narrow: Vec<f32> = narrow.to_data().iter().collect();
+        let wide: Vec<f64> = wide.to_data().iter().collect();
+        let (dot, a, b) = narrow.iter().zip(&wide).fold((0.0, 0.0, 0.0), |(dot, a, b), (&x, &y)| {
+            let x = f64::from(x);
+            (dot + x * y, a + x * x, b + y * y)
+        });
+        assert!(b == 0.0 || dot / (a * b).sqrt() > 0.9, "cosine {}", dot / (a * b).sqrt());
+    }
+}

@@ -9,7 +9,7 @@ use t2l::adapter::{MixMethod, mix, peft};
 use t2l::backbone::Backbone;
 use t2l::core::{Adapter, AdapterGenerator, TextEncoder, device};
 use t2l::data::Task;
-use t2l::eval::{Baselines, Condition, EvalError, TaskAdapters};
+use t2l::eval::{Baselines, Condition, EvalError, TaskAdapters, Group, part_of_shots};
 
 use super::args::{BaselineArgs, EvalArgs, Global};
 use super::output::Terminal;
@@ -85,12 +85,21 @@ impl Loaded {
         }
     }
 
-    /// Says where a library has no adapter for any of the tasks to score.
-    pub fn warn<'a>(&self, mut tasks: impl Iterator<Item = &'a Task>) {
+    /// Says which of the baselines have nothing to work with on the tasks to score.
+    pub fn warn(&self, groups: &[Group<'_>]) {
+        let tasks = || groups.iter().flat_map(|group| group.tasks.iter().map(|task| (*task, group.part)));
         if let Some(library) = &self.library
-            && !tasks.any(|task| own_folder(&library.folder, task).is_some())
+            && !tasks().any(|(task, _)| own_folder(&library.folder, task).is_some())
         {
             eprintln!("warning: {} has an adapter for none of these tasks: no task_lora", library.folder.display());
+        }
+        let without: Vec<&str> = match self.shots {
+            0 => vec![],
+            _ => tasks().filter(|(t, part)| part_of_shots(t.benchmark, *part).is_none()).map(|(t, _)| t.name.as_str()).collect(),
+        };
+        if !without.is_empty() {
+            let names = without.join(", ");
+            eprintln!("warning: no few_shot for {names}: no examples are left beside the part that is scored (--part test leaves some)");
         }
     }
 }

@@ -32,7 +32,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
         bail!("the checkpoint is a hyperdecoder, which reads no descriptions: give it as --hyperdecoder");
     }
     let loaded = Loaded::open(args, &backbone, global)?;
-    loaded.warn(groups.iter().flat_map(|g| g.tasks.iter().copied()));
+    loaded.warn(&groups);
     let checkpoint = t2l.checkpoint();
     let plan = EvalPlan {
         groups,

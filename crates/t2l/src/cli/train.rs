@@ -103,6 +103,9 @@ fn train_as(ranks: &dyn Ranks, args: &RunArgs, trainer: Trainer, global: &Global
 }
 
 fn library(args: &LoraArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    if ranks()?.size() > 1 {
+        bail!("a library is trained by independent processes: start each by itself, with --shard");
+    }
     let config = TrainConfig::load(&args.run.config, Trainer::Lora)?;
     let device = device::parse(&global.device)?;
     let paths = model_paths(&Models::new(None)?, &config)?;

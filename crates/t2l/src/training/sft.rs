@@ -87,7 +87,8 @@ fn by_index(ground: &Ground, held: HeldOutTasks<'_>, examples: &[Validation]) ->
         let one = |task| Some(one_hot(index(task)?, ground.tasks.len(), 1, &ground.device));
         Some([one(&v.own)?, one(&v.other)?])
     };
-    examples.iter().filter_map(told).collect()
+    // All or none: they stand beside the examples.
+    examples.iter().map(told).collect::<Option<Vec<_>>>().unwrap_or_default()
 }
 
 /// A fresh hypernetwork, or the one that the configuration starts from.

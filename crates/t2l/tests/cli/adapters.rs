@@ -143,7 +143,7 @@ fn adapters_of_parts_are_fused_for_models_that_fuse_them() {
 fn gguf_needs_to_know_the_base() {
     let desk = Desk::new();
     insta::assert_snapshot!(desk.refused("convert @a @a.gguf"), @"error: @a.gguf: a GGUF adapter names its base model's architecture and follows its heads; name that model (--model)");
-    insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @nowhere"), @r#"error: unknown model "@nowhere"; known are smollm2-135m-instruct, all-minilm-l6-v2, and any folder or file"#);
+    insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @nowhere"), @r#"error: unknown model "@nowhere"; known are smollm2-135m-instruct, all-minilm-l6-v2, gemma-3-270m, and any folder or file"#);
     desk.shown("convert @a @a.gguf --model @model");
     insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @model"), @"error: @a.gguf: is there already (--force replaces it)");
     desk.shown("convert @a @a.gguf --model @model --force --dtype bf16");
