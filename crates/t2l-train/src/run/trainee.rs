@@ -81,7 +81,9 @@ pub trait Trainee {
     fn share(&mut self, share: Share) -> Result<(), TrainError> {
         match share {
             Share::WHOLE => Ok(()),
-            _ => Err(TrainError::Ranks { reason: "only `sft` and `hyperdecoder` can be trained by several processes together".into() }),
+            _ => Err(TrainError::Ranks {
+                reason: "only `sft` and `hyperdecoder` can be trained by several processes together".into(),
+            }),
         }
     }
 

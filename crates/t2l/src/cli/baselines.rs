@@ -9,7 +9,7 @@ use t2l::adapter::{MixMethod, mix, peft};
 use t2l::backbone::Backbone;
 use t2l::core::{Adapter, AdapterGenerator, TextEncoder, device};
 use t2l::data::Task;
-use t2l::eval::{Baselines, Condition, EvalError, TaskAdapters, Group, part_of_shots};
+use t2l::eval::{Baselines, Condition, EvalError, Group, TaskAdapters, part_of_shots};
 
 use super::args::{BaselineArgs, EvalArgs, Global};
 use super::output::Terminal;
@@ -95,11 +95,16 @@ impl Loaded {
         }
         let without: Vec<&str> = match self.shots {
             0 => vec![],
-            _ => tasks().filter(|(t, part)| part_of_shots(t.benchmark, *part).is_none()).map(|(t, _)| t.name.as_str()).collect(),
+            _ => tasks()
+                .filter(|(t, part)| part_of_shots(t.benchmark, *part).is_none())
+                .map(|(t, _)| t.name.as_str())
+                .collect(),
         };
         if !without.is_empty() {
             let names = without.join(", ");
-            eprintln!("warning: no few_shot for {names}: no examples are left beside the part that is scored (--part test leaves some)");
+            eprintln!(
+                "warning: no few_shot for {names}: no examples are left beside the part that is scored (--part test leaves some)"
+            );
         }
     }
 }
