@@ -8,8 +8,8 @@ use crate::tiny::{Running, Workshop, assert_same, program, wait_for};
 use crate::{json, text};
 
 const SETTINGS: &str = "[run]\nsteps = 3000\ncheckpoint_every = 1000\nvalidate_every = 0\n";
-/// A step that takes about an hour.
-const ENDLESS: &str = "accumulation = 1000000\n[run]\nsteps = 2\nvalidate_every = 0\n";
+/// Steps of the most batches there may be: each takes far longer than what is done meanwhile.
+const ENDLESS: &str = "accumulation = 4096\n[run]\nsteps = 1000\nvalidate_every = 0\n";
 
 fn signal(program: &Running, name: &str) {
     let id = program.0.id().to_string();
