@@ -15,6 +15,8 @@ pub struct KvCache {
     shape: [usize; 3],
     length: usize,
     capacity: usize,
+    /// Real tokens of the longest row that ever was in it, which may have left: RoPE that depends on the length goes by it.
+    reach: usize,
 }
 
 impl KvCache {
@@ -28,6 +30,7 @@ impl KvCache {
             shape: [batch, config.kv_heads, config.head_dim],
             length: 0,
             capacity,
+            reach: 0,
         }
     }
 
@@ -44,6 +47,11 @@ impl KvCache {
     /// Tokens that fit.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Real tokens of the longest row that it ever held, those counted that [`KvCache::select`] left out.
+    pub fn reach(&self) -> usize {
+        self.reach
     }
 
     /// Rows of the batch.
@@ -85,27 +93,36 @@ impl KvCache {
         larger.slice_assign([0..batch, 0..self.length, 0..heads, 0..width], x.narrow(1, 0, self.length))
     }
 
-    /// A cache whose row `i` is a copy of row `rows[i]` of this one, with room for `extra` more tokens.
+    /// A cache whose row `i` is a copy of row `rows[i]` of this one, for up to `extra` more tokens. As with
+    /// [`KvCache::new`], memory for most of them is taken as they come.
     ///
     /// # Panics
     /// A row that this cache does not have.
     pub fn select(&self, rows: &[usize], extra: usize) -> Self {
+        let room = extra.min(FIRST);
         let copy = |x: &Tensor<4>| -> Tensor<4> {
             let [_, _, heads, width] = x.dims();
             let device = x.device();
             let index: Vec<i64> = rows.iter().map(|&r| r as i64).collect();
             let index = Tensor::from_data(TensorData::new(index, [rows.len()]), &device);
             let kept = x.clone().narrow(1, 0, self.length).select(0, index);
-            Tensor::cat(vec![kept, Tensor::zeros([rows.len(), extra, heads, width], &device)], 1)
+            Tensor::cat(vec![kept, Tensor::zeros([rows.len(), room, heads, width], &device)], 1)
         };
         let layers = self.layers.iter().map(|l| l.as_ref().map(|(k, v)| (copy(k), copy(v)))).collect();
         let [_, heads, width] = self.shape;
-        Self { layers, shape: [rows.len(), heads, width], length: self.length, capacity: self.length + extra }
+        Self {
+            layers,
+            shape: [rows.len(), heads, width],
+            length: self.length,
+            capacity: self.length.saturating_add(extra),
+            reach: self.reach,
+        }
     }
 
-    /// Counts the tokens appended to every layer.
-    pub(crate) fn advance(&mut self, tokens: usize) {
+    /// Counts the tokens appended to every layer; the longest row now has `reach` real ones.
+    pub(crate) fn advance(&mut self, tokens: usize, reach: usize) {
         self.length += tokens;
+        self.reach = self.reach.max(reach);
     }
 }
 
@@ -128,7 +145,7 @@ mod tests {
             let start = cache.len();
             let new = numbered(start..start + tokens, &device);
             let (k, v) = cache.append(0, new.clone(), new.neg());
-            cache.advance(tokens);
+            cache.advance(tokens, start + tokens);
             let expected = numbered(0..start + tokens, &device);
             assert_eq!(k.to_data(), expected.to_data());
             assert_eq!(v.to_data(), expected.neg().to_data());
@@ -142,9 +159,9 @@ mod tests {
         let config = DecoderConfig { layers: 1, kv_heads: 1, head_dim: 2, ..DecoderConfig::smollm2_135m() };
         let mut cache = KvCache::new(&config, 1, 8, &device);
         cache.append(0, numbered(0..3, &device), numbered(0..3, &device));
-        cache.advance(3);
+        cache.advance(3, 3);
         let mut branch = cache.select(&[0, 0], 1);
-        assert_eq!((branch.rows(), branch.len(), branch.capacity()), (2, 3, 4));
+        assert_eq!((branch.rows(), branch.len(), branch.capacity(), branch.reach()), (2, 3, 4, 3));
         let new = Tensor::cat(vec![numbered(3..4, &device), numbered(9..10, &device)], 0);
         let (k, _) = branch.append(0, new.clone(), new);
         let row = |x: Tensor<4>, i| x.narrow(0, i, 1).to_data();
@@ -152,5 +169,19 @@ mod tests {
         assert_eq!(row(k, 1), Tensor::cat(vec![numbered(0..3, &device), numbered(9..10, &device)], 1).to_data());
         let (k, _) = cache.append(0, numbered(3..4, &device), numbered(3..4, &device));
         assert_eq!(k.to_data(), numbered(0..4, &device).to_data());
+    }
+
+    #[test]
+    fn a_selection_takes_memory_as_tokens_come() {
+        let device = Device::flex();
+        let config = DecoderConfig { layers: 1, kv_heads: 1, head_dim: 2, ..DecoderConfig::smollm2_135m() };
+        let mut cache = KvCache::new(&config, 1, usize::MAX, &device);
+        cache.append(0, numbered(0..3, &device), numbered(0..3, &device));
+        cache.advance(3, 3);
+        let mut branch = cache.select(&[0], usize::MAX - 3);
+        let room = |cache: &KvCache| cache.layers[0].as_ref().map(|(k, _)| k.dims()[1]);
+        assert_eq!((branch.capacity(), room(&branch)), (usize::MAX, Some(3 + FIRST)));
+        let (k, _) = branch.append(0, numbered(3..9 + FIRST, &device), numbered(3..9 + FIRST, &device));
+        assert_eq!(k.to_data(), numbered(0..9 + FIRST, &device).to_data());
     }
 }

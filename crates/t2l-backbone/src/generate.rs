@@ -31,6 +31,9 @@ pub struct Generated {
 impl Decoder {
     /// Generates answers to prompts. `on_token(row, token)` hears every token of an answer as it is chosen.
     ///
+    /// Where RoPE frequencies depend on the length (dynamic, LongRoPE) all rows go by the longest one, and go on so when
+    /// it has ended.
+    ///
     /// # Errors
     /// No prompt, an empty one, tokens outside the vocabulary, or adapters that do not fit.
     pub fn generate(
@@ -75,8 +78,8 @@ impl Decoder {
         let mut adapters = Cow::Borrowed(adapters);
         while !done.iter().all(|&d| d) {
             let first = starts.iter().min().copied().unwrap_or(0);
-            let seen = cache.len() - first.min(cache.len());
-            if seen > 0 && self.config().rope_scaling.switches(seen, seen + 1) {
+            let (seen, longest) = (cache.reach(), (cache.len() + 1).saturating_sub(first));
+            if seen > 0 && self.config().rope_scaling.switches(seen, longest) {
                 // What the cache holds was turned by other frequencies: it is made again from the tokens.
                 let ids = history(prompts, &answers, &present, &starts, cache.len() + 1);
                 next = Tensor::from_data(TensorData::new(ids, [present.len(), cache.len() + 1]), &device);

@@ -8,10 +8,14 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use t2l_core::files::read_at_most;
 use t2l_gguf::{GgufFile, map_file};
 
 use crate::BackboneError;
 use crate::decoder::{DecoderConfig, random_values};
+
+/// Longest config.json or index of shards that is read.
+pub(crate) const JSON_LIMIT: u64 = 64 << 20;
 
 /// Named weights of one model, read on demand as f32.
 pub(crate) enum Weights {
@@ -36,9 +40,9 @@ impl Weights {
         let index = folder.join("model.safetensors.index.json");
         let mut names = vec!["model.safetensors".to_owned()];
         if index.exists() {
-            let text = std::fs::read_to_string(&index).map_err(BackboneError::io(&index))?;
+            let bytes = read_at_most(&index, JSON_LIMIT).map_err(BackboneError::io(&index))?;
             let json: serde_json::Value =
-                serde_json::from_str(&text).map_err(|e| BackboneError::config(&index, e.to_string()))?;
+                serde_json::from_slice(&bytes).map_err(|e| BackboneError::config(&index, e.to_string()))?;
             let map = json.get("weight_map").and_then(serde_json::Value::as_object);
             let map = map.ok_or_else(|| BackboneError::config(&index, "has no weight_map"))?;
             names = map.values().filter_map(|v| v.as_str().map(str::to_owned)).collect();

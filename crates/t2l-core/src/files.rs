@@ -3,7 +3,7 @@
 mod partial;
 
 use std::fs::File;
-use std::io::{Error, ErrorKind, Result, Write};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::path::Path;
 
 pub use partial::{PARTIAL, PartialFolder, REPLACED, clear_partial, partial_file};
@@ -24,6 +24,20 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
     sync_folder(folder)
+}
+
+/// The bytes of a whole file, or an error before more than `limit` of them are held.
+///
+/// # Errors
+/// The system's refusal; [`ErrorKind::FileTooLarge`] for a longer file.
+pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let reason = format!("has more than {limit} bytes, the most that it can have");
+        return Err(Error::new(ErrorKind::FileTooLarge, reason));
+    }
+    Ok(bytes)
 }
 
 /// Makes renames in a folder outlast a power cut, where the system can.
@@ -59,6 +73,19 @@ mod tests {
         assert_eq!(write_whole(folder.path(), b"one").unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert!(write_whole(&folder.path().join("missing/a.txt"), b"one").is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        std::fs::write(&path, b"four").unwrap();
+        assert_eq!(read_at_most(&path, 4).unwrap(), b"four");
+        assert_eq!(read_at_most(&path, u64::MAX).unwrap(), b"four");
+        let error = read_at_most(&path, 3).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FileTooLarge);
+        assert!(error.to_string().contains("more than 3 bytes"), "{error}");
+        assert_eq!(read_at_most(&folder.path().join("none"), 3).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[cfg(unix)]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use t2l_core::EncodeError;
+use t2l_core::files::read_at_most;
 
 /// Why an encoder or a table of embeddings could not be loaded, used or written.
 #[derive(Debug, thiserror::Error)]
@@ -140,22 +141,16 @@ impl EncoderError {
     }
 }
 
-/// Reads a JSON file of at most 64 MiB.
+/// Longest file that is read whole: none of those that describe a model is larger.
+pub(crate) const SMALL: u64 = 64 << 20;
+
+/// Reads a JSON file of at most [`SMALL`] bytes.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, EncoderError> {
-    serde_json::from_slice(&read_small(path)?).map_err(|e| EncoderError::json(path, e))
+    let bytes = read_at_most(path, SMALL).map_err(|e| EncoderError::io(path, e))?;
+    serde_json::from_slice(&bytes).map_err(|e| EncoderError::json(path, e))
 }
 
 /// Like [`read_json`], `None` when there is no such file.
 pub(crate) fn read_json_if_there<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, EncoderError> {
     if path.exists() { read_json(path).map(Some) } else { Ok(None) }
-}
-
-/// Reads a file of at most 64 MiB: none of those that describe a model is larger.
-pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, EncoderError> {
-    const LIMIT: u64 = 64 << 20;
-    let bytes = std::fs::metadata(path).map_err(|e| EncoderError::io(path, e))?.len();
-    if bytes > LIMIT {
-        return Err(EncoderError::json(path, format!("{bytes} bytes; at most {LIMIT} are read")));
-    }
-    std::fs::read(path).map_err(|e| EncoderError::io(path, e))
 }

@@ -65,22 +65,23 @@ impl LastTokenEncoder {
 
     /// The stream at the last token of every row, after the final norm: `[rows, width]`.
     ///
-    /// Rows are padded on the right, where no token of theirs looks: a row's vector does not depend on the others.
+    /// Rows are padded on the right, where no token of theirs looks, or go through the model one by one where its RoPE
+    /// frequencies depend on the padded length: a row's vector does not depend on the others.
     ///
     /// # Errors
     /// No row, an empty row, or an id that the model has no embedding for.
     pub fn last_states(&self, rows: &[&[u32]]) -> Result<Tensor<2>, EncoderError> {
         let bad = |reason: String| EncoderError::Batch { reason };
         let tokens = rows.iter().map(|row| row.len()).max().ok_or_else(|| bad("no rows".into()))?;
-        let vocabulary = self.decoder.config().vocab_size;
+        for (i, row) in rows.iter().enumerate() {
+            self.check_row(row).map_err(|reason| bad(format!("row {i}: {reason}")))?;
+        }
+        if self.decoder.config().rotates_by_length() && rows.iter().any(|row| row.len() != tokens) {
+            let alone = rows.iter().map(|row| self.last_states(&[row])).collect::<Result<_, _>>()?;
+            return Ok(Tensor::cat(alone, 0));
+        }
         let (mut ids, mut last) = (vec![0i64; rows.len() * tokens], Vec::with_capacity(rows.len()));
         for (i, (row, place)) in rows.iter().zip(ids.chunks_mut(tokens.max(1))).enumerate() {
-            if row.is_empty() {
-                return Err(bad(format!("row {i} is empty")));
-            }
-            if let Some(id) = row.iter().find(|&&id| id as usize >= vocabulary) {
-                return Err(bad(format!("token {id} in row {i}; the model has {vocabulary}")));
-            }
             place.iter_mut().zip(*row).for_each(|(place, &id)| *place = i64::from(id));
             last.push((i * tokens + row.len() - 1) as i64);
         }
@@ -93,12 +94,25 @@ impl LastTokenEncoder {
         Ok(states.reshape([rows.len() * tokens, self.width()]).select(0, places))
     }
 
+    /// Why the model cannot take a row, if it cannot.
+    fn check_row(&self, row: &[u32]) -> Result<(), String> {
+        if row.is_empty() {
+            return Err("it has no tokens".into());
+        }
+        let vocabulary = self.decoder.config().vocab_size;
+        match row.iter().find(|&&id| id as usize >= vocabulary) {
+            Some(id) => Err(format!("token {id}; the model has {vocabulary}")),
+            None => Ok(()),
+        }
+    }
+
     /// Token ids of a text with whatever the model's recipe puts around it, and whether it was cut.
     fn tokens(&self, index: usize, text: &str) -> Result<(Vec<u32>, bool), EncodeError> {
         let tokens = self.tokenizer.encode_with_special(text);
         let mut ids = tokens.map_err(|e| EncodeError::Tokenize { index, reason: e.to_string() })?;
         let cut = ids.len() > self.max_seq_length();
         ids.truncate(self.max_seq_length());
+        self.check_row(&ids).map_err(|reason| EncodeError::Tokenize { index, reason })?;
         Ok((ids, cut))
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use t2l_backbone::tokenizer::check_growth;
+use t2l_core::files::read_at_most;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::bert::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -12,7 +13,7 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, Encoding, Tokenizer, TruncationParams};
 
 use crate::EncoderError;
-use crate::error::{read_json_if_there, read_small};
+use crate::error::{SMALL, read_json_if_there};
 
 /// One text's ids, special tokens included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl TextTokenizer {
     ) -> Result<Self, EncoderError> {
         let (json, vocabulary) = (folder.join("tokenizer.json"), folder.join("vocab.txt"));
         let (path, mut tokenizer) = if json.exists() || !vocabulary.exists() {
-            let bytes = read_small(&json)?;
+            let bytes = read_at_most(&json, SMALL).map_err(|e| EncoderError::io(&json, e))?;
             let value = serde_json::from_slice(&bytes).map_err(|e| EncoderError::tokenizer(&json, e))?;
             check_growth(&value).map_err(|e| EncoderError::tokenizer(&json, e))?;
             let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| EncoderError::tokenizer(&json, e))?;
@@ -112,7 +113,8 @@ fn word_piece(folder: &Path, path: &Path) -> Result<Tokenizer, EncoderError> {
     }
     let options: Options = read_json_if_there(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
     let bad = |reason: &dyn std::fmt::Display| EncoderError::tokenizer(path, reason);
-    let vocab = WordPiece::read_bytes(&read_small(path)?).map_err(|e| bad(&e))?;
+    let bytes = read_at_most(path, SMALL).map_err(|e| EncoderError::io(path, e))?;
+    let vocab = WordPiece::read_bytes(&bytes).map_err(|e| bad(&e))?;
     let id = |token: &str| vocab.get(token).copied().ok_or_else(|| bad(&format!("{token} is missing")));
     let (cls, sep) = (("[CLS]".to_owned(), id("[CLS]")?), ("[SEP]".to_owned(), id("[SEP]")?));
     id("[UNK]")?;

@@ -14,14 +14,6 @@ pub enum HypernetError {
         /// The system's words.
         source: std::io::Error,
     },
-    /// A file longer than it can be.
-    #[error("{}: has more than {limit} bytes, the most that it can have", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Bytes it can have.
-        limit: u64,
-    },
     /// A shape that no hypernetwork can have.
     #[error("hypernetwork: {key} = {value}: {reason}")]
     Config {

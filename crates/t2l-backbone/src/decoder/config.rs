@@ -13,6 +13,9 @@ use crate::BackboneError;
 /// Families by the `model_type` of config.json.
 pub const FAMILIES: [&str; 8] = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text", "phi3"];
 
+/// Longest context in tokens that a RoPE scaling factor may make.
+const LONGEST_SCALED: usize = 1 << 24;
+
 /// Activation of the gated MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -143,6 +146,12 @@ impl DecoderConfig {
         self.rope_scaling.longest(self.max_positions)
     }
 
+    /// Whether RoPE frequencies depend on how long the longest row of a batch is (dynamic, LongRoPE): then a row's states
+    /// depend on the batch it is in.
+    pub fn rotates_by_length(&self) -> bool {
+        self.rope_scaling.follows_length()
+    }
+
     /// Number of weights, norms and biases left out.
     pub fn parameters(&self) -> usize {
         let attention = 2 * (self.heads + self.kv_heads) * self.head_dim * self.hidden_size;
@@ -211,9 +220,17 @@ impl DecoderConfig {
             }
             _ => {}
         }
-        match self.rope_scaling.fits(self.rotary_dim) {
-            true => Ok(self),
-            false => wrong(format!("RoPE scaling {:?} is out of range", self.rope_scaling)),
+        if !self.rope_scaling.fits(self.rotary_dim) {
+            return wrong(format!("RoPE scaling {:?} is out of range", self.rope_scaling));
         }
+        if let RopeScaling::Dynamic { factor, original } | RopeScaling::Yarn { factor, original, .. } =
+            self.rope_scaling
+            && factor * original > LONGEST_SCALED as f64
+        {
+            return wrong(format!(
+                "RoPE scaling factor {factor} makes a context of {original} tokens longer than {LONGEST_SCALED}"
+            ));
+        }
+        Ok(self)
     }
 }

@@ -31,10 +31,16 @@ pub(super) struct Layer {
 
 #[derive(Debug, Clone)]
 struct Linear {
-    weight: Tensor<2>,
-    /// For training with products in bf16.
-    packed: Option<Bf16Weight>,
+    weight: Weight,
     bias: Option<Tensor<1>>,
+}
+
+#[derive(Debug, Clone)]
+enum Weight {
+    /// In the type it was loaded as.
+    Held(Tensor<2>),
+    /// For training with products in bf16.
+    Packed(Bf16Weight),
 }
 
 impl Linear {
@@ -57,13 +63,13 @@ impl Linear {
             }
             false => None,
         };
-        Ok(Self { weight, packed: None, bias })
+        Ok(Self { weight: Weight::Held(weight), bias })
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let y = match &self.packed {
-            Some(packed) => ops::linear_bf16(x, packed),
-            None => ops::linear(x, &self.weight),
+        let y = match &self.weight {
+            Weight::Held(weight) => ops::linear(x, weight),
+            Weight::Packed(packed) => ops::linear_bf16(x, packed),
         };
         match &self.bias {
             Some(bias) => y + bias.clone().unsqueeze(),
@@ -73,10 +79,12 @@ impl Linear {
 
     fn for_training(&self, products: Products) -> Self {
         Self {
-            weight: Tensor::from_inner(self.weight.clone()),
-            packed: match products {
-                Products::F32 => None,
-                Products::Bf16 => Bf16Weight::new(&self.weight),
+            weight: match &self.weight {
+                Weight::Held(weight) => {
+                    let packed = if products == Products::Bf16 { Bf16Weight::new(weight) } else { None };
+                    packed.map_or_else(|| Weight::Held(Tensor::from_inner(weight.clone())), Weight::Packed)
+                }
+                Weight::Packed(packed) => Weight::Packed(packed.clone()),
             },
             bias: self.bias.clone().map(Tensor::from_inner),
         }
@@ -147,7 +155,7 @@ impl Layer {
 
     /// Whether the products are in bf16.
     pub(super) fn is_packed(&self) -> bool {
-        self.qkv.packed.is_some()
+        matches!(self.qkv.weight, Weight::Packed(_))
     }
 
     pub(super) fn for_training(&self, products: Products) -> Self {

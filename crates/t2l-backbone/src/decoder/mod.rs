@@ -97,8 +97,9 @@ impl Decoder {
 
     /// The same model as constants of the autodiff device: gradients flow through it, none are kept for it.
     ///
-    /// [`Products::Bf16`] holds a packed copy of the layers' weights in bf16 for each direction beside them; where the device
-    /// has no such products they stay in f32, as [`Decoder::products`] then says.
+    /// [`Products::Bf16`] holds the layers' weights as two packed copies in bf16, one for each direction, and no longer as
+    /// they were; where the device has no such products they stay in f32, as [`Decoder::products`] then says. Layers that
+    /// are packed already stay so.
     #[must_use]
     pub fn for_training(&self, products: Products) -> Self {
         Self {
@@ -191,8 +192,10 @@ impl Decoder {
     /// Runs all layers: `[batch, tokens, hidden]` in, the stream after the final norm out.
     ///
     /// `starts`: left-padding positions of each row, counted from the first token of the cache. Right padding needs
-    /// nothing: no real token sees it. With a cache the tokens follow those it holds; keys in it keep the RoPE frequencies
-    /// of their time, where those depend on the length (dynamic, LongRoPE).
+    /// nothing: no real token sees it. With a cache the tokens follow those it holds.
+    ///
+    /// Where RoPE frequencies depend on the length (dynamic, LongRoPE) it is that of the longest row, right padding
+    /// included, or [`KvCache::reach`] where that is more; keys in a cache keep the frequencies of their time.
     ///
     /// # Errors
     /// Adapters that do not fit, starts for another number of rows, a cache of another shape or without room.
@@ -261,14 +264,16 @@ impl Decoder {
                 return Err(BackboneError::TooLong { tokens: past + tokens, limit: cache.capacity() });
             }
         }
-        let rotations = Rotations::new(&self.config, starts, past, tokens, &self.device());
+        let reach = (past + tokens).saturating_sub(starts.iter().min().copied().unwrap_or(0));
+        let longest = reach.max(cache.as_ref().map_or(0, |c| c.reach()));
+        let rotations = Rotations::new(&self.config, starts, past, tokens, longest, &self.device());
         let mut stream = embeddings;
         for (i, layer) in self.layers.iter().enumerate() {
             visit(i, &stream);
             stream = layer.forward(&self.config, i, stream, starts, &rotations, cache.as_deref_mut(), adapters);
         }
         if let Some(cache) = cache {
-            cache.advance(tokens);
+            cache.advance(tokens, reach);
         }
         Ok(self.final_norm(stream))
     }

@@ -32,7 +32,7 @@ impl Decoder {
     pub fn layer_by_layer(&self, tokens: usize, adapters: &AdapterBatch) -> Result<LayerPass<'_>, BackboneError> {
         self.check_fit(adapters, adapters.rows())?;
         let starts = vec![0; adapters.rows()];
-        let rotations = Rotations::new(&self.config, &starts, 0, tokens, &self.device());
+        let rotations = Rotations::new(&self.config, &starts, 0, tokens, tokens, &self.device());
         Ok(LayerPass { config: &self.config, layers: &self.layers, starts, rotations })
     }
 }

@@ -13,8 +13,16 @@ pub(super) struct Rotations {
 }
 
 impl Rotations {
-    /// Tables for tokens `past..past + tokens`; positions count real tokens from 0.
-    pub(super) fn new(config: &DecoderConfig, starts: &[usize], past: usize, tokens: usize, device: &Device) -> Self {
+    /// Tables for tokens `past..past + tokens`; positions count real tokens from 0. `length`: real tokens of the longest
+    /// row, seen ones and rows that have left included.
+    pub(super) fn new(
+        config: &DecoderConfig,
+        starts: &[usize],
+        past: usize,
+        tokens: usize,
+        length: usize,
+        device: &Device,
+    ) -> Self {
         let half = config.rotary_dim / 2;
         let table = |Frequencies { values, amplitude }: Frequencies| {
             let mut cos = Vec::with_capacity(starts.len() * tokens * half);
@@ -36,8 +44,6 @@ impl Rotations {
             let (cos, sin): (Tensor<3>, Tensor<3>) = (tensor(cos), tensor(sin));
             if *device == inner { (cos, sin) } else { (Tensor::from_inner(cos), Tensor::from_inner(sin)) }
         };
-        let first = starts.iter().min().copied().unwrap_or(0);
-        let length = (past + tokens).saturating_sub(first);
         let frequencies = |theta, scaling| Frequencies::new(theta, config.rotary_dim, scaling, length);
         let global = table(frequencies(config.rope_theta, &config.rope_scaling));
         let local = config.rope_local_theta.map(|theta| table(frequencies(theta, &RopeScaling::None)));
@@ -58,7 +64,7 @@ struct Frequencies {
 }
 
 impl Frequencies {
-    /// `length`: real tokens of the longest row, seen ones included.
+    /// `length`: as [`Rotations::new`] has it.
     fn new(theta: f64, dim: usize, scaling: &RopeScaling, length: usize) -> Self {
         let plain = || (0..dim / 2).map(|i| theta.powf(-2.0 * i as f64 / dim as f64));
         let values = match scaling {

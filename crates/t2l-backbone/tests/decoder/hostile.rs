@@ -42,7 +42,7 @@ fn load(folder: &Path) -> Result<Decoder, BackboneError> {
 
 #[test]
 fn configurations_that_no_decoder_can_have() {
-    let cases: [(&str, Value, &str); 35] = [
+    let cases: [(&str, Value, &str); 37] = [
         ("model_type", json!("mamba"), "\"mamba\" is not supported"),
         ("model_type", Value::Null, "\"\" is not supported"),
         ("hidden_size", Value::Null, "hidden_size is missing"),
@@ -62,6 +62,8 @@ fn configurations_that_no_decoder_can_have() {
         ("rope_scaling", json!({"rope_type": "resonance", "factor": 2.0}), "\"resonance\" is not supported"),
         ("rope_scaling", json!({"rope_type": "dynamic", "factor": 0.5}), "out of range"),
         ("rope_scaling", json!({"rope_type": "yarn", "factor": -2.0}), "out of range"),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 1e9}), "scaling factor 1000000000"),
+        ("rope_scaling", json!({"rope_type": "dynamic", "factor": 1e300}), "longer than 16777216"),
         ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0, "attention_factor": 0}), "out of range"),
         ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0, "beta_fast": -1}), "beta_fast is -1"),
         ("rope_scaling", json!({"rope_type": "longrope", "factor": 2.0}), "short_factor is missing"),
@@ -173,6 +175,19 @@ fn shards_and_their_index() {
     }
     std::fs::write(whole.path().join("b.safetensors"), model.safetensors(|_| true)).expect("writes");
     assert!(message(load(whole.path())).contains("two shards"));
+}
+
+#[test]
+fn descriptions_of_a_model_are_read_up_to_a_bound() {
+    for name in ["config.json", "model.safetensors.index.json"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        small("llama").write(folder.path());
+        let file = std::fs::File::create(folder.path().join(name)).expect("creates");
+        // Sparse: it takes no room.
+        file.set_len((64 << 20) + 1).expect("grows");
+        let message = message(load(folder.path()));
+        assert!(message.contains(name) && message.contains("more than 67108864 bytes"), "{message}");
+    }
 }
 
 #[test]

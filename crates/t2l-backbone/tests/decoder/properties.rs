@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use proptest::prelude::*;
+use serde_json::json;
 use t2l_backbone::{Decoder, GenerateOptions, KvCache, Sampling, WeightType};
 use t2l_core::{Adapter, AdapterBatch};
 
@@ -42,8 +43,14 @@ fn wearing(adapters: &[Adapter], rows: &[Option<usize>]) -> AdapterBatch {
     AdapterBatch::from_adapters(&adapters.iter().collect::<Vec<_>>(), rows, &Device::flex()).expect("fits")
 }
 
+/// So many cases, or as many as the variable `PROPTEST_CASES` asks for.
+fn cases(count: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|asked| asked.parse().ok());
+    ProptestConfig::with_cases(asked.unwrap_or(count))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn weights_held_in_two_bytes_are_rounded_weights(shape in any_shape(), count in 1usize..24, seed in any::<u64>()) {
@@ -60,7 +67,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn adapted_is_merged(shape in any_shape(), rows in 1usize..4, count in 1usize..10, seed in any::<u64>()) {
@@ -231,4 +238,66 @@ fn a_seed_gives_the_same_answer_again_and_another_seed_another() {
     assert_eq!(answer(7), answer(7));
     assert_ne!(answer(7), answer(8));
     assert_ne!(answer(7), greedy(&decoder, &[vec![1, 2, 3]], &AdapterBatch::none(1), 20)[0]);
+}
+
+#[test]
+fn rows_keep_the_frequencies_of_a_longer_one_that_ends_first() {
+    let shape = Shape {
+        family: "llama",
+        layers: 2,
+        kv_heads: 1,
+        group: 2,
+        half_head: 4,
+        hidden: 16,
+        inter: 16,
+        vocabulary: 64,
+        window: None,
+        bias: false,
+        tied: true,
+        seed: 1,
+    };
+    for scaling in [
+        json!({"rope_type": "longrope", "factor": 4.0, "short_factor": [1, 1, 1, 1], "long_factor": [8, 6, 4, 9]}),
+        json!({"rope_type": "dynamic", "factor": 8.0}),
+    ] {
+        let mut model = Tiny::new(shape.clone());
+        let dynamic = scaling["rope_type"] == "dynamic";
+        model.config.insert("rope_scaling".into(), scaling.clone());
+        if dynamic {
+            // Dynamic scaling takes this for the original length.
+            model.config.insert("max_position_embeddings".into(), json!(8));
+        } else {
+            model.config.insert("original_max_position_embeddings".into(), json!(8));
+        }
+        let decoder = model.load().expect("loads");
+        let prompts = [(0..14).map(|i| i * 5 + 1).collect::<Vec<u32>>(), vec![7, 9, 40]];
+        let answers = |prompts: &[Vec<u32>], limits: Vec<usize>| -> Vec<Vec<u32>> {
+            let options = GenerateOptions { max_new_tokens: limits, sampling: Sampling::GREEDY, stops: vec![] };
+            let none = AdapterBatch::none(prompts.len());
+            let answers = decoder.generate(prompts, &none, &options, |_, _| ()).expect("generates");
+            answers.into_iter().map(|answer| answer.ids).collect()
+        };
+        // The longer row leaves after one token. Up to there and on, the other goes by its length.
+        let left = answers(&prompts, vec![1, 24]);
+        let device = Device::flex();
+        let (rows, starts) = padded(&prompts.clone().map(|p| p.iter().map(|&t| i64::from(t)).collect()));
+        let none = AdapterBatch::none(2);
+        let mut cache = KvCache::new(decoder.config(), 2, 64, &device);
+        decoder.hidden(decoder.embed(ids(&rows, &device)), &starts, Some(&mut cache), &none).expect("runs");
+        let mut cache = cache.select(&[1], 40);
+        assert_eq!(cache.reach(), 14);
+        let none = AdapterBatch::none(1);
+        for (step, pair) in left[1].windows(2).enumerate() {
+            let next = decoder.embed(ids(&[vec![i64::from(pair[0])]], &device));
+            let hidden = decoder.hidden(next, &starts[1..], Some(&mut cache), &none).expect("runs");
+            let logits = values(decoder.logits(hidden));
+            let largest = logits.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
+            assert!(logits[pair[1] as usize] >= largest - 1e-4 * largest.abs(), "{scaling}: token {step}");
+        }
+        if !dynamic {
+            // LongRoPE has but two sets of factors: the row is the one that it is beside a row that stays.
+            assert_eq!(left[1], answers(&prompts, vec![24, 24])[1]);
+            assert_ne!(left[1], answers(&prompts[1..], vec![24])[0]);
+        }
+    }
 }

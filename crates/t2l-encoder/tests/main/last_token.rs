@@ -65,6 +65,32 @@ proptest! {
 }
 
 #[test]
+fn rows_alone_are_rows_in_company_where_rotations_depend_on_the_length() {
+    let lists = json!({"rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [8, 6, 4, 9],
+        "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 9});
+    for scaling in [lists, json!({"rope_type": "dynamic", "factor": 8.0, "rope_theta": 1e4})] {
+        let folder = folder(WORDS);
+        let path = folder.path().join("config.json");
+        let mut config = t2l_testing::json(&path);
+        if scaling["rope_type"] == "dynamic" {
+            config["max_position_embeddings"] = json!(10);
+        }
+        config["rope_parameters"] = scaling;
+        std::fs::write(&path, config.to_string()).unwrap();
+        let encoder = LastTokenEncoder::load(folder.path(), &device()).unwrap();
+        let (short, long): (Vec<u32>, Vec<u32>) = ((3..11).collect(), (3..20).collect());
+        let together = values(encoder.last_states(&[&short, &long, &short[..7]]).unwrap());
+        let alone = [&short[..], &long, &short[..7]].map(|row| values(encoder.last_states(&[row]).unwrap())).concat();
+        assert_eq!(together, alone);
+        // The two lie in one batch, one of them beyond the original length.
+        let texts = ["w3 w4 w5 w6 w7 w8 w9 w10", "w3 w4 w5 w6 w7 w8 w9 w10 w11 w12"];
+        let together = values(encoder.encode(&texts).unwrap().embeddings);
+        let alone = texts.map(|text| values(encoder.encode(&[text]).unwrap().embeddings)).concat();
+        assert_eq!(together, alone);
+    }
+}
+
+#[test]
 fn embeddings_tell_texts_apart_and_have_one_length() {
     let encoder = encoder();
     let rows = values(encoder.encode(&["w3 w4", "w4 w3", " w3 w4"]).unwrap().embeddings);
@@ -87,6 +113,9 @@ fn what_cannot_be_encoded_is_refused() {
     let other = LastTokenEncoder::load(folder(100).path(), &device()).unwrap();
     let error = other.encode(&["w99"]).unwrap_err().to_string();
     assert!(error.contains("token 99") && error.contains("64"), "{error}");
+    // Texts of one batch, the second of them at fault.
+    let error = other.encode(&["w3", "w99"]).unwrap_err();
+    assert!(matches!(error, EncodeError::Tokenize { index: 1, .. }), "{error}");
     let pooled = folder(WORDS);
     std::fs::create_dir(pooled.path().join("1_Pooling")).unwrap();
     std::fs::write(pooled.path().join("1_Pooling/config.json"), r#"{"pooling_mode_mean_tokens": true}"#).unwrap();

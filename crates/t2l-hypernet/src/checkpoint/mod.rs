@@ -6,8 +6,6 @@
 mod read;
 mod write;
 
-pub(crate) use read::read_at_most;
-
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

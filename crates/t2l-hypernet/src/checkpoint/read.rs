@@ -1,14 +1,13 @@
 //! Loading: nothing is made before the manifest's sizes were found in the weights file.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use burn::tensor::Device;
 use half::bf16;
 use safetensors::SafeTensors;
 use t2l_core::Parameters;
+use t2l_core::files::read_at_most;
 
 use super::{Checkpoint, MANIFEST, Manifest, VERSION, WEIGHTS, sha256};
 use crate::init::insert;
@@ -32,9 +31,10 @@ impl Checkpoint {
         } else {
             (path.with_file_name(MANIFEST), path.to_owned())
         };
-        let bytes = read_at_most(&manifest_path, MANIFEST_LIMIT)?;
+        let bytes = read_at_most(&manifest_path, MANIFEST_LIMIT).map_err(HypernetError::io(&manifest_path))?;
         let manifest = parse_manifest(&bytes, &manifest_path)?;
-        let weights = read_at_most(&weights_path, weights_limit(&manifest.config))?;
+        let weights = read_at_most(&weights_path, weights_limit(&manifest.config));
+        let weights = weights.map_err(HypernetError::io(&weights_path))?;
         Self::assemble(manifest, &weights, &weights_path, device)
     }
 
@@ -55,17 +55,6 @@ impl Checkpoint {
         let hypernet = read_weights(&manifest.config, weights, path, device)?;
         Ok(Self { manifest, hypernet })
     }
-}
-
-/// A whole file, or an error before more than `limit` bytes of it are held.
-pub(crate) fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, HypernetError> {
-    let file = File::open(path).map_err(HypernetError::io(path))?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(HypernetError::io(path))?;
-    if bytes.len() as u64 > limit {
-        return Err(HypernetError::TooLarge { path: path.to_owned(), limit });
-    }
-    Ok(bytes)
 }
 
 /// Bytes that the weights of a configuration can have, as f32 and with their header.

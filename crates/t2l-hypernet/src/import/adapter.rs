@@ -5,10 +5,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 use t2l_core::LoraScaling;
+use t2l_core::files::read_at_most;
 
 use super::args::CONFIG_LIMIT;
 use super::error::ImportError;
-use crate::checkpoint::read_at_most;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct AdapterConfig {
@@ -26,7 +26,7 @@ pub(super) struct AdapterConfig {
 
 impl AdapterConfig {
     pub fn load(path: &Path) -> Result<Self, ImportError> {
-        let bytes = read_at_most(path, CONFIG_LIMIT)?;
+        let bytes = read_at_most(path, CONFIG_LIMIT).map_err(crate::HypernetError::io(path))?;
         let config: Self =
             serde_json::from_slice(&bytes).map_err(|e| ImportError::file(path, format!("cannot be read: {e}")))?;
         // What would give adapters another shape or another meaning than the hypernetwork's heads.

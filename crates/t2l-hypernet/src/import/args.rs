@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use t2l_core::files::read_at_most;
 
 use super::error::{ImportError, printable};
-use crate::checkpoint::read_at_most;
 
 /// Longest args.yaml or JSON configuration that is read.
 pub(super) const CONFIG_LIMIT: u64 = 4 << 20;
@@ -60,7 +60,7 @@ impl Default for Args {
 
 impl Args {
     pub fn load(path: &Path) -> Result<Self, ImportError> {
-        let bytes = read_at_most(path, CONFIG_LIMIT)?;
+        let bytes = read_at_most(path, CONFIG_LIMIT).map_err(crate::HypernetError::io(path))?;
         let text = std::str::from_utf8(&bytes).map_err(|e| ImportError::file(path, format!("is not UTF-8: {e}")))?;
         // Aliases repeat what they name; a file of 4 KB must not stand for more than one of some hundred.
         let options = serde_saphyr::options! { budget: serde_saphyr::budget! { max_nodes: MOST_NODES } };

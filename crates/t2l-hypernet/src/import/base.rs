@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+use t2l_core::files::read_at_most;
 
 use super::args::CONFIG_LIMIT;
 use super::error::{ImportError, printable};
-use crate::checkpoint::read_at_most;
 
 /// The shapes that `config.json` of a decoder tells.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ struct Sizes {
 
 impl BaseConfig {
     pub fn load(path: &Path) -> Result<Self, ImportError> {
-        let bytes = read_at_most(path, CONFIG_LIMIT)?;
+        let bytes = read_at_most(path, CONFIG_LIMIT).map_err(crate::HypernetError::io(path))?;
         let invalid = |e: serde_json::Error| ImportError::file(path, format!("is not a base model's config: {e}"));
         let mut config: Value = serde_json::from_slice(&bytes).map_err(invalid)?;
         // Models that also see keep the language model's shapes apart.

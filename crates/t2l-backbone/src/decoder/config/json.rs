@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use t2l_core::files::read_at_most;
 
 use super::{Activation, DecoderConfig, FAMILIES, Sliding};
 use crate::BackboneError;
+use crate::weights::JSON_LIMIT;
 
 impl DecoderConfig {
     /// Reads config.json.
@@ -13,9 +15,9 @@ impl DecoderConfig {
     /// # Errors
     /// Not JSON, an unknown family, or numbers that no decoder can have.
     pub fn from_json(path: &Path) -> Result<Self, BackboneError> {
-        let text = std::fs::read_to_string(path).map_err(BackboneError::io(path))?;
+        let bytes = read_at_most(path, JSON_LIMIT).map_err(BackboneError::io(path))?;
         let json: Map<String, Value> =
-            serde_json::from_str(&text).map_err(|e| BackboneError::config(path, e.to_string()))?;
+            serde_json::from_slice(&bytes).map_err(|e| BackboneError::config(path, e.to_string()))?;
         let family = json.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
         if !FAMILIES.contains(&family.as_str()) {
             return Err(BackboneError::UnsupportedFamily { path: path.to_owned(), family });

@@ -87,6 +87,11 @@ impl RopeScaling {
         }
     }
 
+    /// Whether frequencies depend on how long the longest row is.
+    pub(super) fn follows_length(&self) -> bool {
+        matches!(self, Self::Dynamic { .. } | Self::LongRope { .. })
+    }
+
     /// Longest context that it makes of the one in the configuration.
     pub(super) fn longest(&self, max_positions: usize) -> usize {
         match self {
