@@ -38,7 +38,7 @@ struct Linear {
 #[derive(Debug, Clone)]
 enum Weight {
     /// In the type it was loaded as.
-    Held(Tensor<2>),
+    Held(Box<Tensor<2>>),
     /// For training with products in bf16.
     Packed(Bf16Weight),
 }
@@ -63,7 +63,7 @@ impl Linear {
             }
             false => None,
         };
-        Ok(Self { weight: Weight::Held(weight), bias })
+        Ok(Self { weight: Weight::Held(Box::new(weight)), bias })
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
@@ -82,7 +82,8 @@ impl Linear {
             weight: match &self.weight {
                 Weight::Held(weight) => {
                     let packed = if products == Products::Bf16 { Bf16Weight::new(weight) } else { None };
-                    packed.map_or_else(|| Weight::Held(Tensor::from_inner(weight.clone())), Weight::Packed)
+                    packed
+                        .map_or_else(|| Weight::Held(Box::new(Tensor::from_inner((**weight).clone()))), Weight::Packed)
                 }
                 Weight::Packed(packed) => Weight::Packed(packed.clone()),
             },
