@@ -1,8 +1,11 @@
 """Times this project beside PyTorch (and llama.cpp), in turn, in one run, and prints ratios.
 
     cargo bench -p t2l --bench worker --no-run
-    python3 -m venv ~/.cache/t2l-py && ~/.cache/t2l-py/bin/pip install torch transformers gguf numpy llama-cpp-python
-    ~/.cache/t2l-py/bin/python benches/compare.py --worker target/release/deps/worker-… [--rounds 5] [--only sft,generate]
+    python benches/compare.py --worker target/release/deps/worker-… [--rounds 5] [--only sft,generate] [--model GGUF]
+
+The python is that of the environment that `cargo xtask interop` makes, below T2L_INTEROP_ENV where that is set, or any other with
+torch, transformers, gguf, numpy and llama-cpp-python. The model is SmolLM2-135M-Instruct as GGUF: what
+`t2l models path smollm2-135m-instruct` prints, where --model does not say.
 
 The PyTorch side is written from the maths: a Llama forward pass with per-row LoRA through torch's own operations, the
 hypernetwork as modules, transformers for decoding. Nothing of it is used by the project itself.
@@ -20,17 +23,16 @@ import time
 import torch
 import torch.nn.functional as F
 
-GGUF = os.path.expanduser("~/.cache/t2l/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf")
 torch.set_num_threads(os.cpu_count())
 
 
-def weights():
+def weights(model):
     """SmolLM2 dequantised to f32, llama.cpp's row order undone."""
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
     out = {}
-    for t in GGUFReader(GGUF).tensors:
+    for t in GGUFReader(model).tensors:
         w = torch.from_numpy(dequantize(t.data, t.tensor_type).copy()).float()
         heads = {"attn_q": 9, "attn_k": 3}.get(t.name.split(".")[-2])
         if heads:
@@ -40,8 +42,8 @@ def weights():
 
 
 class Llama:
-    def __init__(self):
-        self.w = weights()
+    def __init__(self, model):
+        self.w = weights(model)
         half = torch.arange(32) / 32
         angles = torch.outer(torch.arange(2048).float(), 100000.0**-half)
         self.cos, self.sin = torch.cat([angles.cos()] * 2, -1), torch.cat([angles.sin()] * 2, -1)
@@ -142,11 +144,12 @@ class Hypernet(torch.nn.Module):
 class Peer:
     """PyTorch's side, by the same names."""
 
-    def __init__(self):
+    def __init__(self, model):
+        self.model = model
         self.llama, self.trained, self.hypernets, self.hf = None, None, {}, None
 
     def sft(self, rows, tokens, bf16=False):
-        self.llama = self.llama or Llama()
+        self.llama = self.llama or Llama(self.model())
         if self.trained is None:
             self.trained = Hypernet("L", [(576, 576), (576, 192)], 30, 384)
             for head in self.trained.heads:
@@ -213,10 +216,10 @@ class Peer:
 
 
 class LlamaCpp:
-    def __init__(self):
+    def __init__(self, model):
         from llama_cpp import Llama as Native
 
-        self.native = Native(GGUF, n_ctx=1024, n_threads=os.cpu_count(), verbose=False)
+        self.native = Native(model, n_ctx=1024, n_threads=os.cpu_count(), verbose=False)
 
     def decode(self, prompt, new):
         ids = [(t * 37) % 49000 for t in range(prompt)]
@@ -243,13 +246,21 @@ class Worker:
         return float(answer)
 
 
+def fetched(t2l):
+    """Where t2l keeps the model."""
+    return subprocess.run([t2l, "models", "path", "smollm2-135m-instruct"], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="sft,generate,decode")
+    parser.add_argument("--model", help="SmolLM2-135M-Instruct as GGUF; else t2l is asked")
+    parser.add_argument("--t2l", default="t2l", help="the program to ask")
     args = parser.parse_args()
-    ours, peer = Worker(args.worker), Peer()
+    model = lambda: args.model or fetched(args.t2l)
+    ours, peer = Worker(args.worker), Peer(model)
     only = args.only.split(",")
     pairs = []
     if "sft" in only:
@@ -266,7 +277,7 @@ def main():
             pairs.append((f"prefill 16 + 32 tokens, batch {rows}", lambda r=rows: ours(f"decode {r} 16 32"), lambda r=rows: peer.decode(r, 16, 32)))
     native = None
     if "llama.cpp" in only:
-        native = LlamaCpp()
+        native = LlamaCpp(model())
         pairs.append(("prefill 512, batch 1, llama.cpp Q4_1", lambda: ours("decode 1 512 1"), lambda: native.decode(512, 1)))
         pairs.append(("prefill 16 + 32 tokens, llama.cpp Q4_1", lambda: ours("decode 1 16 32"), lambda: native.decode(16, 32)))
     results = []

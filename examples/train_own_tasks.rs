@@ -1,6 +1,6 @@
 //! Trains a small hypernetwork on a folder of one's own tasks, for a few steps.
 //!
-//! `cargo run --release -p t2l --example train_own_tasks -- fixtures/tiny-tasks /tmp/my-run`
+//! `cargo run --release -p t2l --example train_own_tasks -- fixtures/tiny-tasks my-run`
 
 use std::path::PathBuf;
 

@@ -12,7 +12,7 @@ import numpy
 def arguments(model_needed=False):
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", type=pathlib.Path, default="target/release", help="folder of t2l and examples/")
-    parser.add_argument("--model", required=model_needed, help="SmolLM2-135M-Instruct as GGUF")
+    parser.add_argument("--model", required=model_needed, help="the GGUF file of the model that the script is about")
     return parser.parse_args()
 
 
@@ -29,17 +29,70 @@ class T2l:
     def run(self, program, *words):
         done = subprocess.run([self.folder / program, *map(str, words)], capture_output=True, text=True)
         if done.returncode != 0:
-            print(f"FAILED: {program} {' '.join(map(str, words))}\n{done.stderr}", flush=True)
-            sys.exit(1)
+            fail(f"{program} {' '.join(map(str, words))}\n{done.stderr}")
         return done.stdout
+
+    def probe(self, model):
+        return Probe(self.folder / "examples/probe", model)
 
     def logits(self, model, tokens, scratch, adapter=None, more=0):
         """Our greedy continuation by `more` tokens, and our logits at every position, those of the continuation too."""
+        with self.probe(model) as probe:
+            chosen = probe.greedy(tokens, more, adapter) if more else []
+            return chosen, probe.logits(tokens + chosen, scratch, adapter)
+
+
+class Probe:
+    """The example of that name, of t2l-backbone: questions about one model."""
+
+    def __init__(self, program, model):
+        command = [program, str(model)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.communicate()
+
+    def __call__(self, **question):
+        try:
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        answer = self.process.stdout.readline()
+        if not answer:
+            fail(f"probe does not answer {question}")
+        return json.loads(answer)
+
+    def greedy(self, tokens, count, adapter=None):
+        return self(greedy=tokens, count=count, **worn(adapter))["ids"]
+
+    def logits(self, tokens, scratch, adapter=None):
         out = scratch / "logits.f32"
-        words = [model, ",".join(map(str, tokens)), more, out]
-        said = self.run("examples/logits", *words, *([adapter] if adapter else [])).strip()
-        chosen = [int(word) for word in said.split(",")] if said else []
-        return chosen, numpy.fromfile(out, numpy.float32).reshape(len(tokens) + len(chosen), -1)
+        shape = self(logits=tokens, out=str(out), **worn(adapter))["shape"]
+        return numpy.fromfile(out, "<f4").reshape(shape)
+
+
+def worn(adapter):
+    return {"adapter": str(adapter)} if adapter else {}
+
+
+def fail(text):
+    print(f"FAILED: {text}", flush=True)
+    sys.exit(1)
+
+
+def same(what, found, expected):
+    """Fails when two things are not the same; says nothing else."""
+    if found != expected:
+        fail(f"{what}: {found!r} instead of {expected!r}")
+
+
+def agreed(text):
+    """What the checks before it amount to."""
+    print(f"ok: {text}", flush=True)
 
 
 def check(what, found, bound):

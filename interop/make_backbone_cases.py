@@ -6,7 +6,7 @@ right, 2 and 4 on the left), its logits and last hidden state (zero where masked
 the logits under them; per_sample: rows under adapters of their own; facts.json: rank, alpha and scaling of every module
 as PEFT had them in force.
 
-    ~/.cache/t2l-py/bin/python interop/make_backbone_cases.py fixtures/backbones
+    python interop/make_backbone_cases.py fixtures/backbones
 """
 
 import json

@@ -167,8 +167,7 @@ def checkpoint(folder, encoder, parts, rank):
 
 
 def main():
-    args = arguments()
-    t2l = T2l(args.t2l)
+    t2l = T2l(arguments().bin)
     here = pathlib.Path(__file__).resolve().parent
     encoder = json.loads((here / "../crates/t2l/checkpoint/manifest.json").read_text())["encoder"]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,5 @@
-//! A text encoder's folder: config.json, tokenizer.json, the sentence-transformers' files, model.safetensors, and a text.
+//! A text encoder's folder, of any family: config.json, tokenizer.json, the sentence-transformers' files, model.safetensors,
+//! and a text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -15,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     if modules.is_empty() {
         let _ = std::fs::remove_file(t2l_fuzz::folder().join("modules.json"));
     }
-    if let Ok(encoder) = t2l_encoder::BertEncoder::load(t2l_fuzz::folder(), t2l_fuzz::device()) {
+    if let Ok(encoder) = t2l_encoder::Encoder::load(t2l_fuzz::folder(), t2l_fuzz::device()) {
         let _ = encoder.encode(&[&String::from_utf8_lossy(text)]);
     }
 });

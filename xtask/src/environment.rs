@@ -5,23 +5,27 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Packages by the name that Python imports and the name that pip installs.
-pub const LIGHT: &[(&str, &str)] = &[("numpy", "numpy"), ("safetensors", "safetensors"), ("gguf", "gguf")];
+/// What the light comparison needs: the name that Python imports, and what pip installs.
+pub const LIGHT: &[(&str, &str)] = &[NUMPY, SAFETENSORS, GGUF];
 /// What the whole comparison needs.
 pub const FULL: &[(&str, &str)] = &[
-    ("numpy", "numpy"),
-    ("safetensors", "safetensors"),
-    ("gguf", "gguf"),
-    ("torch", "torch"),
-    ("transformers", "transformers"),
-    ("peft", "peft"),
-    ("llama_cpp", "llama-cpp-python"),
+    NUMPY,
+    SAFETENSORS,
+    GGUF,
+    ("torch", "torch==2.15.0"),
+    ("transformers", "transformers==5.23.0"),
+    ("peft", "peft==0.21.2"),
+    ("llama_cpp", "llama-cpp-python==0.3.36"),
 ];
+const NUMPY: (&str, &str) = ("numpy", "numpy==2.4.6");
+const SAFETENSORS: (&str, &str) = ("safetensors", "safetensors==0.8.0");
+const GGUF: (&str, &str) = ("gguf", "gguf==0.19.0");
 
 /// A Python that can import the packages.
 ///
 /// It lies in the folder that `T2L_INTEROP_ENV` names, else in `~/.cache/t2l-py` (`~/.cache/t2l-py-light` for the light
-/// comparison, unless the other one is there). What is missing is installed with pip.
+/// comparison, unless the other one is there). What is missing is installed with pip, in the versions above; what is there
+/// stays as it is.
 ///
 /// # Errors
 /// No Python 3 with venv, or packages that pip cannot fetch.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask interop [--light]
 
-  interop    compare with PEFT, transformers, llama.cpp and gguf; CONTRIBUTING.md says what is compared
+  interop    compare with PEFT, transformers, llama.cpp and gguf; interop/README.md says what is compared
   --light    only what needs numpy, safetensors and gguf";
 
 fn main() -> ExitCode {
