@@ -26,7 +26,7 @@ fn peft_folders(root: &Path) -> Vec<PathBuf> {
 
 /// This repository's own cases, made by interop/make_backbone_cases.py.
 fn own() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/backbones")
 }
 
 fn path_of(layer: usize, module: &str) -> String {
@@ -92,8 +92,8 @@ fn check_effective(adapter: &Adapter, effective: &Value, what: &str) {
 
 #[test]
 fn reference_effective_settings() {
-    for root in [own()].into_iter().chain(fixtures()) {
-        check_effective_settings(&root.join("backbones"));
+    for area in [own()].into_iter().chain(fixtures().map(|f| f.join("backbones"))) {
+        check_effective_settings(&area);
     }
 }
 

@@ -60,7 +60,7 @@ impl Case {
             };
             adapter.insert(layer, part, weights);
         }
-        adapter.insert(0, "o_proj", LoraWeights { a: matrix(2, 4, 1), b: matrix(HIDDEN, 2, 2), alpha: 3.0 });
+        adapter.insert(0, "o_proj", LoraWeights { a: matrix(2, HIDDEN, 1), b: matrix(HIDDEN, 2, 2), alpha: 3.0 });
         adapter
     }
 }
