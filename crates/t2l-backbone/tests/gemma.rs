@@ -58,7 +58,10 @@ fn gemma_3_end_to_end() {
 
     // Two rows of different lengths, padded on the left, answer as alone.
     let prompt = |text: &str| model.tokenizer.encode_with_special(text).expect("tokens");
-    let prompts = [prompt("The capital of France is Paris. The capital of Italy is"), prompt("One, two, three, four, five, six, seven,")];
+    let prompts = [
+        prompt("The capital of France is Paris. The capital of Italy is"),
+        prompt("One, two, three, four, five, six, seven,"),
+    ];
     let options = |rows| model.until_end_of_turn(vec![8; rows], Sampling::GREEDY);
     let none = AdapterBatch::none;
     let together = model.decoder.generate(&prompts, &none(2), &options(2), |_, _| ()).expect("answers");

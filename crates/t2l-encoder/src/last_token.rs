@@ -73,11 +73,11 @@ impl LastTokenEncoder {
         let bad = |reason: String| EncoderError::Batch { reason };
         let tokens = rows.iter().map(|row| row.len()).max().ok_or_else(|| bad("no rows".into()))?;
         let vocabulary = self.decoder.config().vocab_size;
+        if let Some(i) = rows.iter().position(|row| row.is_empty()) {
+            return Err(bad(format!("row {i} is empty")));
+        }
         let (mut ids, mut last) = (vec![0i64; rows.len() * tokens], Vec::with_capacity(rows.len()));
-        for (i, (row, place)) in rows.iter().zip(ids.chunks_mut(tokens.max(1))).enumerate() {
-            if row.is_empty() {
-                return Err(bad(format!("row {i} is empty")));
-            }
+        for (i, (row, place)) in rows.iter().zip(ids.chunks_mut(tokens)).enumerate() {
             if let Some(id) = row.iter().find(|&&id| id as usize >= vocabulary) {
                 return Err(bad(format!("token {id} in row {i}; the model has {vocabulary}")));
             }
