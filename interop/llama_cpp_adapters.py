@@ -19,7 +19,7 @@ PROMPT = "The capital of France is Paris. The capital of Italy is"
 def as_f32(model, path):
     """The same model with every tensor dequantised."""
     reader = gguf.GGUFReader(model)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
     for field in reader.fields.values():
         if field.name.startswith("GGUF.") or field.name in ("general.architecture", "general.file_type"):
             continue
