@@ -40,7 +40,7 @@ impl TrainConfig {
             return wrong("run.steps, run.checkpoint_every", 0, "must be at least 1");
         }
         if self.run.patience > 0 && self.run.validate_every == 0 {
-            return wrong("run.validate_every", 0, "must be more than 0: patience counts validations");
+            return wrong("run.validate_every", 0, "must be more than 0: run.patience counts validations");
         }
         match self.trainer {
             Trainer::Sft | Trainer::Hyperdecoder => self.check_hypernet(),
@@ -166,6 +166,8 @@ mod tests {
         refused("[hypernet]\nconditioning = \"input\"", Trainer::Sft, "t2l train hyperdecoder");
         refused("[hypernet]\nconditioning = \"text\"", Trainer::Hyperdecoder, "conditioning = text");
         refused("[run]\npatience = 2\nvalidate_every = 0", Trainer::Sft, "run.validate_every = 0");
+        // An adapter's patience has a default: without validation it says nothing.
+        assert_eq!(refusal("[run]\nvalidate_every = 0", Trainer::Lora), None);
     }
 
     #[test]
