@@ -72,8 +72,13 @@ fn a_dead_process_ends_the_run_and_any_number_goes_on() {
     for dead in [0, 1] {
         let run = shop.path(&format!("run-{dead}"));
         let mut command = mpirun(&shop, 2, &config, &run);
-        let mut program = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
-        wait_for("a checkpoint", || run.join("state.safetensors").exists());
+        let said = std::fs::File::create(shop.path("said")).expect("a file");
+        let mut program = Running(command.stdout(Stdio::null()).stderr(said).spawn().expect("it starts"));
+        wait_for("a checkpoint", || {
+            let said = || std::fs::read_to_string(shop.path("said")).unwrap_or_default();
+            assert!(program.0.try_wait().expect("a child").is_none(), "{}", said());
+            run.join("state.safetensors").exists()
+        });
         let ranks = children(&program.0);
         assert_eq!(ranks.len(), 2);
         assert!(Command::new("kill").args(["-s", "KILL", &ranks[dead]]).status().expect("it runs").success());
