@@ -270,7 +270,7 @@ fn rows_keep_the_frequencies_of_a_longer_one_that_ends_first() {
             model.config.insert("original_max_position_embeddings".into(), json!(8));
         }
         let decoder = model.load().expect("loads");
-        let prompts = [(0..14).map(|i| i * 5 + 1).collect::<Vec<u32>>(), vec![7, 9, 40]];
+        let prompts = [(0..14).map(|i| i * 4 + 1).collect::<Vec<u32>>(), vec![7, 9, 40]];
         let answers = |prompts: &[Vec<u32>], limits: Vec<usize>| -> Vec<Vec<u32>> {
             let options = GenerateOptions { max_new_tokens: limits, sampling: Sampling::GREEDY, stops: vec![] };
             let none = AdapterBatch::none(prompts.len());
