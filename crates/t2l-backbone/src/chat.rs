@@ -80,8 +80,7 @@ pub struct ChatTemplate {
     source: String,
     bos_token: Option<String>,
     eos_token: Option<String>,
-    /// Steps that a rendering may take.
-    fuel: u64,
+    environment: Environment<'static>,
 }
 
 impl ChatTemplate {
@@ -93,11 +92,20 @@ impl ChatTemplate {
         // Every step may write a piece of the template's own text.
         let fuel = FUEL.min((MOST_RAW / longest.max(1)) as u64);
         compile(&source)?;
-        Ok(Self { source, bos_token, eos_token, fuel })
+        Ok(Self { source, bos_token, eos_token, environment: environment(fuel) })
     }
 
     /// The text of a conversation; with `add_generation_prompt`, up to where the model's answer begins.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
+        self.rendered(&compile(&self.source)?, messages, add_generation_prompt)
+    }
+
+    fn rendered(
+        &self,
+        compiled: &CompiledTemplate<'_>,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, ChatError> {
         let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
         let context = context! {
             messages,
@@ -107,11 +115,10 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        let environment = environment(self.fuel);
-        let compiled = compile(&self.source)?;
         let mut text = String::new();
         let output = &mut make_string_output(&mut text);
-        Vm::new(&environment).eval(&compiled.instructions, context, &compiled.blocks, output, AutoEscape::None)?;
+        budget::begin(LONGEST);
+        Vm::new(&self.environment).eval(&compiled.instructions, context, &compiled.blocks, output, AutoEscape::None)?;
         if text.len() > LONGEST { Err(ChatError::TooLong) } else { Ok(text) }
     }
 
@@ -121,14 +128,16 @@ impl ChatTemplate {
     /// No template offers this, so it is read off: the conversation is rendered as the continuation of
     /// an earlier exchange, and the rendering of that exchange is taken off the front.
     pub fn render_bare(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
-        let ordinary = self.render(messages, add_generation_prompt)?;
+        let compiled = compile(&self.source)?;
+        let render = |messages: &[Message], prompt: bool| self.rendered(&compiled, messages, prompt);
+        let ordinary = render(messages, add_generation_prompt)?;
         if messages.iter().any(|message| message.role == Role::System) {
             return Ok(ordinary);
         }
         let bos = self.bos_token.as_deref().filter(|bos| ordinary.starts_with(bos)).unwrap_or("");
         let earlier = [Message::user("A"), Message::assistant("B")];
         let continued = [&earlier, messages].concat();
-        if let (Ok(front), Ok(whole)) = (self.render(&earlier, false), self.render(&continued, add_generation_prompt))
+        if let (Ok(front), Ok(whole)) = (render(&earlier, false), render(&continued, add_generation_prompt))
             && let Some(rest) = whole.strip_prefix(&front)
         {
             // Where every turn begins with that token, as in ChatML, it is there already.
@@ -138,8 +147,7 @@ impl ChatTemplate {
         // Some templates write the last answer differently from earlier ones. Then: where a system turn
         // given by hand only adds text before the ordinary rendering, that has no system turn of its own.
         let with_system = [&[Message::system("S")], messages].concat();
-        if let (Ok(with_system), Some(body)) =
-            (self.render(&with_system, add_generation_prompt), ordinary.strip_prefix(bos))
+        if let (Ok(with_system), Some(body)) = (render(&with_system, add_generation_prompt), ordinary.strip_prefix(bos))
             && with_system.ends_with(body)
         {
             return Ok(ordinary);
@@ -158,16 +166,15 @@ impl ChatTemplate {
     }
 }
 
-/// What a template may use, in amounts that are counted for one rendering.
+/// What a template may use; how much of it is counted for each rendering.
 fn environment(fuel: u64) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_fuel(Some(fuel));
     // Errors would show all variables, of whatever size.
     environment.set_debug(false);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    let budget = budget::Budget::new(LONGEST);
-    budget::add_to(&mut environment, &budget);
-    functions::add_to(&mut environment, &budget);
+    budget::add_to(&mut environment);
+    functions::add_to(&mut environment);
     environment
 }
 

@@ -5,9 +5,9 @@
 //! count. Filters and methods are wrapped.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use minijinja::machinery::{Instruction, Instructions};
 use minijinja::value::{Rest, ValueKind};
@@ -22,47 +22,49 @@ const ITEM: usize = 16;
 /// Widest padding and indentation.
 const WIDEST: usize = 1_000;
 
-/// Bytes that a rendering may still build.
-#[derive(Debug)]
-pub(super) struct Budget(AtomicUsize);
+thread_local! {
+    /// Bytes that the rendering on this thread may still build: what wraps filters and operators is made once for a
+    /// template, and a rendering stays on its thread.
+    static LEFT: Cell<usize> = const { Cell::new(0) };
+}
 
-impl Budget {
-    pub(super) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self(AtomicUsize::new(bytes)))
+/// Begins a rendering on this thread, which may build so many bytes.
+pub(super) fn begin(bytes: usize) {
+    LEFT.set(bytes);
+}
+
+pub(super) fn left() -> usize {
+    LEFT.get()
+}
+
+pub(super) fn charge(bytes: usize) -> Result<(), Error> {
+    let rest = left().checked_sub(bytes).ok_or_else(|| Error::new(ErrorKind::WriteFailure, "it builds too much"))?;
+    LEFT.set(rest);
+    Ok(())
+}
+
+/// Counts a value that was built, by its uppermost level.
+fn built(value: Value) -> Result<Value, Error> {
+    weigh(&value)?;
+    let items = match value.kind() {
+        ValueKind::String => value.as_str().map_or(0, str::len),
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => ITEM * value.len().unwrap_or(0),
+        _ => 0,
+    };
+    charge(items)?;
+    Ok(value)
+}
+
+/// Length of a value written out, if it may be.
+fn written(value: &Value) -> Result<usize, Error> {
+    if let Some(text) = value.as_str() {
+        return Ok(text.len());
     }
-
-    pub(super) fn left(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn charge(&self, bytes: usize) -> Result<(), Error> {
-        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
-        taken.map(drop).map_err(|_| Error::new(ErrorKind::WriteFailure, "it builds too much"))
-    }
-
-    /// Counts a value that was built, by its uppermost level.
-    fn built(&self, value: Value) -> Result<Value, Error> {
-        weigh(&value)?;
-        let items = match value.kind() {
-            ValueKind::String => value.as_str().map_or(0, str::len),
-            ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => ITEM * value.len().unwrap_or(0),
-            _ => 0,
-        };
-        self.charge(items)?;
-        Ok(value)
-    }
-
-    /// Length of a value written out, if it may be.
-    pub(super) fn written(&self, value: &Value) -> Result<usize, Error> {
-        if let Some(text) = value.as_str() {
-            return Ok(text.len());
-        }
-        weigh(value)?;
-        let mut count = Count { length: 0, most: self.left() };
-        match write!(count, "{value}") {
-            Ok(()) => Ok(count.length),
-            Err(_) => Err(Error::new(ErrorKind::WriteFailure, "it writes too much")),
-        }
+    weigh(value)?;
+    let mut count = Count { length: 0, most: left() };
+    match write!(count, "{value}") {
+        Ok(()) => Ok(count.length),
+        Err(_) => Err(Error::new(ErrorKind::WriteFailure, "it writes too much")),
     }
 }
 
@@ -133,23 +135,21 @@ const TEXTUAL: [&str; 16] = [
 ];
 
 /// Makes everything that an environment offers count.
-pub(super) fn add_to(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
+pub(super) fn add_to(environment: &mut Environment<'static>) {
     for name in STRUCTURAL.into_iter().chain(TEXTUAL) {
-        let budget = Arc::clone(budget);
         environment.add_filter(name, move |args: Rest<Value>| -> Result<Value, Error> {
             weigh_all(&args)?;
-            before(&budget, name, &args)?;
-            budget.built(PLAIN.empty_state().apply_filter(name, &args)?)
+            before(name, &args)?;
+            built(PLAIN.empty_state().apply_filter(name, &args)?)
         });
     }
-    let counting = Arc::clone(budget);
-    environment.add_filter("join", move |value: Value, joiner: Option<Value>| -> Result<Value, Error> {
-        join_length(&counting, &value, joiner.as_ref())?;
+    environment.add_filter("join", |value: Value, joiner: Option<Value>| -> Result<Value, Error> {
+        join_length(&value, joiner.as_ref())?;
         let joiner = joiner.map_or_else(|| Value::from(""), |joiner| Value::from(joiner.to_string()));
-        counting.built(PLAIN.empty_state().apply_filter("join", &[value, joiner])?)
+        built(PLAIN.empty_state().apply_filter("join", &[value, joiner])?)
     });
-    add_choosing(environment, budget);
-    add_operators(environment, budget);
+    add_choosing(environment);
+    add_operators(environment);
     for name in COMPARING {
         environment.add_test(name, move |value: Value, other: Value| -> Result<bool, Error> {
             weigh_all(&[value.clone(), other.clone()])?;
@@ -167,20 +167,18 @@ pub(super) fn add_to(environment: &mut Environment<'static>, budget: &Arc<Budget
     }
     // It would show everything there is.
     environment.add_function("debug", |_: Rest<Value>| "");
-    let counting = Arc::clone(budget);
-    environment.set_unknown_method_callback(move |state, value, method, args| {
+    environment.set_unknown_method_callback(|state, value, method, args| {
         weigh(value)?;
         weigh_all(args)?;
         match method {
-            "join" => join_length(&counting, args.first().unwrap_or(&Value::UNDEFINED), Some(value))?,
-            "replace" | "format" | "split" => before(&counting, method, &[std::slice::from_ref(value), args].concat())?,
+            "join" => join_length(args.first().unwrap_or(&Value::UNDEFINED), Some(value))?,
+            "replace" | "format" | "split" => before(method, &[std::slice::from_ref(value), args].concat())?,
             _ => {}
         }
-        counting.built(minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)?)
+        built(minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)?)
     });
-    let counting = Arc::clone(budget);
-    environment.set_formatter(move |out, _, value| {
-        counting.charge(counting.written(value)?)?;
+    environment.set_formatter(|out, _, value| {
+        charge(written(value)?)?;
         write!(out, "{value}").map_err(|_| Error::new(ErrorKind::WriteFailure, "it writes too much"))
     });
 }
@@ -207,7 +205,7 @@ const COMPARING: [&str; 17] = [
 ];
 
 /// `map`, `select` and their like, which apply other filters and tests: those that count.
-fn add_choosing(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
+fn add_choosing(environment: &mut Environment<'static>) {
     type Choosing = fn(&State, Value, Rest<Value>) -> Result<Vec<Value>, Error>;
     fn word(args: &mut impl Iterator<Item = Value>) -> Option<Cow<'static, str>> {
         args.next().map(|name| name.to_string().into())
@@ -234,20 +232,19 @@ fn add_choosing(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
         }),
     ];
     for (name, apply) in choosing {
-        let counting = Arc::clone(budget);
         environment.add_filter(name, move |state: &State, value: Value, args: Rest<Value>| -> Result<Value, Error> {
             weigh(&value)?;
             weigh_all(&args)?;
-            counting.built(Value::from(apply(state, value, args)?))
+            built(Value::from(apply(state, value, args)?))
         });
     }
 }
 
 /// Counts beforehand what a filter or method builds, where that may be more than it is given.
-fn before(budget: &Budget, name: &str, args: &[Value]) -> Result<(), Error> {
+fn before(name: &str, args: &[Value]) -> Result<(), Error> {
     let given = args.first().unwrap_or(&Value::UNDEFINED);
     if TEXTUAL.contains(&name) {
-        args.iter().try_for_each(|value| budget.written(value).map(drop))?;
+        args.iter().try_for_each(|value| written(value).map(drop))?;
     }
     let text = |i: usize| args.get(i).map(ToString::to_string).unwrap_or_default();
     let wide = |n: Option<usize>| match n {
@@ -287,26 +284,26 @@ fn before(budget: &Budget, name: &str, args: &[Value]) -> Result<(), Error> {
             let widest = numbers.map(|digits| digits.parse().unwrap_or(usize::MAX)).max();
             let mut longest = wide(widest)?;
             for value in args.iter().skip(1) {
-                longest = longest.max(budget.written(value)?);
+                longest = longest.max(written(value)?);
             }
             longest.saturating_mul(pattern.matches(['{', '%']).count())
         }
         _ => 0,
     };
-    budget.charge(more)
+    charge(more)
 }
 
-fn join_length(budget: &Budget, items: &Value, joiner: Option<&Value>) -> Result<(), Error> {
+fn join_length(items: &Value, joiner: Option<&Value>) -> Result<(), Error> {
     weigh(items)?;
-    let joiner = joiner.map_or(Ok(0), |joiner| budget.written(joiner))?;
+    let joiner = joiner.map_or(Ok(0), written)?;
     let mut length = 0_usize;
     for item in items.try_iter()? {
-        length = length.saturating_add(budget.written(&item)?).saturating_add(joiner);
-        if length > budget.left() {
+        length = length.saturating_add(written(&item)?).saturating_add(joiner);
+        if length > left() {
             break;
         }
     }
-    budget.charge(length)
+    charge(length)
 }
 
 /// Minijinja as it is, for what the wrappers wrap.
@@ -338,9 +335,8 @@ static EXPRESSIONS: LazyLock<Vec<(&str, Expression<'static, 'static>)>> = LazyLo
     OPERATORS.iter().filter_map(|(name, source)| Some((*name, PLAIN.compile_expression(source).ok()?))).collect()
 });
 
-fn add_operators(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
+fn add_operators(environment: &mut Environment<'static>) {
     for (name, expression) in EXPRESSIONS.iter() {
-        let counting = Arc::clone(budget);
         environment.add_filter(*name, move |args: Rest<Value>| -> Result<Value, Error> {
             weigh_all(&args)?;
             let get = |i: usize| args.get(i).cloned().unwrap_or(Value::UNDEFINED);
@@ -348,7 +344,7 @@ fn add_operators(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
             let list = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
             match *name {
                 "+" if a.kind() == ValueKind::String && b.kind() == ValueKind::String => {
-                    counting.charge(counting.written(&a)?.saturating_add(counting.written(&b)?))?;
+                    charge(written(&a)?.saturating_add(written(&b)?))?;
                 }
                 "*" => {
                     let times = a.as_usize().or(b.as_usize()).unwrap_or(1);
@@ -356,25 +352,22 @@ fn add_operators(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
                         let items = |value: &Value| if list(value) { ITEM * value.len().unwrap_or(0) } else { 0 };
                         let text = |value: &Value| value.as_str().map_or(0, str::len);
                         let one = items(&a).max(items(&b)).max(text(&a)).max(text(&b));
-                        counting.charge(one.saturating_mul(times))?;
+                        charge(one.saturating_mul(times))?;
                     }
                 }
                 _ => {}
             }
-            counting.built(expression.eval(context! { a, b, c => get(2), d => get(3) })?)
+            built(expression.eval(context! { a, b, c => get(2), d => get(3) })?)
         });
     }
-    let counting = Arc::clone(budget);
-    environment.add_filter(CONCAT, move |a: Value, b: Value| -> Result<Value, Error> {
-        counting.charge(counting.written(&a)?.saturating_add(counting.written(&b)?))?;
+    environment.add_filter(CONCAT, |a: Value, b: Value| -> Result<Value, Error> {
+        charge(written(&a)?.saturating_add(written(&b)?))?;
         Ok(Value::from(format!("{a}{b}")))
     });
-    let counting = Arc::clone(budget);
-    environment.add_filter(LIST, move |items: Rest<Value>| counting.built(Value::from(items.0)));
-    let counting = Arc::clone(budget);
-    environment.add_filter(MAP, move |items: Rest<Value>| -> Result<Value, Error> {
+    environment.add_filter(LIST, |items: Rest<Value>| built(Value::from(items.0)));
+    environment.add_filter(MAP, |items: Rest<Value>| -> Result<Value, Error> {
         let pairs = items.as_chunks().0.iter().map(|[key, value]| (key.clone(), value.clone()));
-        counting.built(Value::from_iter(pairs))
+        built(Value::from_iter(pairs))
     });
 }
 

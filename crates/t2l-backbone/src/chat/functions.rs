@@ -1,7 +1,6 @@
 //! What transformers adds to Jinja for chat templates: `raise_exception`, `strftime_now`, and `tojson`
 //! in Python's spelling.
 
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::{
@@ -9,14 +8,14 @@ use minijinja::{
     value::{Kwargs, ValueKind},
 };
 
-use super::budget::{Budget, weigh};
+use super::budget::{charge, left, weigh};
 
 /// The reason that a template gives for rejecting a conversation.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Refusal(pub String);
 
-pub(super) fn add_to(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
+pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_function("raise_exception", |reason: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "rejected by the template").with_source(Refusal(reason)))
     });
@@ -24,13 +23,12 @@ pub(super) fn add_to(environment: &mut Environment<'static>, budget: &Arc<Budget
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
         strftime(format, seconds)
     });
-    let budget = Arc::clone(budget);
-    environment.add_filter("tojson", move |value: Value, options: Kwargs| -> Result<String, Error> {
+    environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, Error> {
         let indent = options.get::<Option<usize>>("indent")?.map(|width| width.min(16));
         let mut json = String::new();
         weigh(&value)?;
-        write_json(&mut json, &value, indent, 0, budget.left())?;
-        budget.charge(json.len())?;
+        write_json(&mut json, &value, indent, 0, left())?;
+        charge(json.len())?;
         Ok(json)
     });
 }
