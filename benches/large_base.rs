@@ -23,7 +23,7 @@ use clap::Parser;
 use serde_json::{Map, Value, json};
 use t2l::backbone::{Decoder, GenerateOptions, Sampling, WeightType};
 use t2l::core::{AdapterBatch, AdapterGenerator, LoraScaling};
-use t2l::hypernet::{Arch, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target, TaskEncoder};
+use t2l::hypernet::{Arch, Hypernet, HypernetConfig, Init, Offset};
 
 const HIDDEN: usize = 4096;
 const INTERMEDIATE: usize = 14336;
@@ -69,22 +69,8 @@ fn measure(folder: &Path, tokens: usize) -> Result<(), Failure> {
     println!("loaded in {:.1} s; {}", started.elapsed().as_secs_f64(), memory()?);
 
     let layout = decoder.layout("random", &["q_proj", "v_proj"])?;
-    let config = HypernetConfig {
-        arch: Arch::L,
-        layout,
-        scaling: LoraScaling { alpha: 16.0, rank: 8, use_rslora: true },
-        conditioning: Conditioning::Text,
-        embedding: 1024,
-        tasks: 0,
-        task_encoder: TaskEncoder::Linear,
-        latent: 128,
-        head_in: 512,
-        head_bias: true,
-        offset: Offset::None,
-        learnable_positions: false,
-        target: Target::Sft,
-        dropout: 0.05,
-    };
+    let scaling = LoraScaling { alpha: 16.0, rank: 8, use_rslora: true };
+    let config = HypernetConfig { offset: Offset::None, ..HypernetConfig::new(Arch::L, layout, scaling, 1024) };
     let hypernet = Hypernet::new(config, Init::Reconstruction, 0, &device)?;
     let started = Instant::now();
     let factors = hypernet.generate(Tensor::ones([1, 1024], &device))?;

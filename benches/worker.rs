@@ -13,7 +13,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use t2l::backbone::{Backbone, Decoder, GenerateOptions, Products, Sampling};
 use t2l::core::{AdapterBatch, AdapterGenerator, AdapterLayout, LoraScaling, TargetModule};
 use t2l::data::{TokenizedExample, TrainBatch};
-use t2l::hypernet::{Arch, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target, TaskEncoder};
+use t2l::hypernet::{Arch, Hypernet, HypernetConfig, Init, Offset};
 use t2l::models::Models;
 use t2l::train::{LossConfig, sft_step};
 
@@ -148,22 +148,8 @@ impl Worker {
 
 /// Paper-size settings.
 fn config(arch: Arch, layout: AdapterLayout, embedding: usize) -> HypernetConfig {
-    HypernetConfig {
-        arch,
-        layout,
-        scaling: LoraScaling { alpha: 16.0, rank: 8, use_rslora: true },
-        conditioning: Conditioning::Text,
-        embedding,
-        tasks: 0,
-        task_encoder: TaskEncoder::Linear,
-        latent: 128,
-        head_in: 512,
-        head_bias: true,
-        offset: Offset::None,
-        learnable_positions: false,
-        target: Target::Sft,
-        dropout: 0.05,
-    }
+    let scaling = LoraScaling { alpha: 16.0, rank: 8, use_rslora: true };
+    HypernetConfig { offset: Offset::None, ..HypernetConfig::new(arch, layout, scaling, embedding) }
 }
 
 /// Peak resident memory in MB (Linux).

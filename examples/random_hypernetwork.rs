@@ -5,9 +5,10 @@
 use std::path::Path;
 
 use t2l::core::{LoraScaling, device};
-use t2l::hypernet::{Arch, Checkpoint, Dtype, Hypernet, HypernetConfig, Init, Manifest, ModelRef, Rendering, VERSION};
-use t2l::models::{ModelError, Models};
+use t2l::hypernet::{Arch, Checkpoint, Dtype, Hypernet, HypernetConfig, Init, Manifest, Rendering, VERSION};
+use t2l::models::Models;
 use t2l::prelude::*;
+use t2l::{fetch, model_ref};
 
 const ENCODER: &str = "all-minilm-l6-v2";
 /// Width of that encoder's embeddings.
@@ -21,20 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => return Err("usage: random_hypernetwork BASE_MODEL OUT_DIR [ALPHA]".into()),
     };
     let models = Models::new(None)?;
-    let reference = |name: &str| match models.known(name) {
-        Some(known) => ModelRef {
-            id: known.hub_id.to_owned(),
-            name: Some(known.name.to_owned()),
-            sha256: known.files.first().map(|file| file.sha256.to_owned()),
-        },
-        None => ModelRef { id: name.to_owned(), name: Some(name.to_owned()), sha256: None },
-    };
     let device = device::parse("cpu")?;
-    let path = match models.resolve(base) {
-        Err(ModelError::NotFetched { name }) => models.pull(name, &mut ())?,
-        other => other?,
-    };
-    let (base_model, encoder) = (reference(base), reference(ENCODER));
+    let (base_model, encoder) = (model_ref(&models, base), model_ref(&models, ENCODER));
+    let path = fetch(&models, &base_model, &mut ())?;
     let layout = Backbone::load(&path, &device)?.decoder.layout(&base_model.id, &["q_proj", "v_proj"])?;
     let scaling = LoraScaling { alpha, rank: 8, use_rslora: false };
     let config = HypernetConfig::new(Arch::M, layout, scaling, EMBEDDING);

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use t2l::hypernet::{Arch, ModelRef};
+use t2l::hypernet::Arch;
 use t2l::models::Models;
 use t2l::train::{Event, Stop, TrainConfig, Trainer};
 use t2l::training::{ModelPaths, prepare};
@@ -24,13 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.run.validate_every = 0;
 
     let models = Models::new(None)?;
-    let reference = |name: &str| ModelRef { id: name.to_owned(), name: Some(name.to_owned()), sha256: None };
-    let paths = ModelPaths {
-        base: models.pull(&config.model.base, &mut ())?,
-        base_ref: reference("HuggingFaceTB/SmolLM2-135M-Instruct"),
-        encoder: models.pull(&config.model.encoder, &mut ())?,
-        encoder_ref: reference("sentence-transformers/all-MiniLM-L6-v2"),
-    };
+    let paths = ModelPaths::find(&models, &config, &mut ())?;
     let device = t2l::core::device::parse("cpu")?;
     let mut prepared = prepare(config, &paths, &run, models.cache(), &device, |text| eprintln!("{text}"))?;
     prepared.run(&Stop::new(), |event| {

@@ -136,39 +136,39 @@ impl Weights {
         device: &Device,
     ) -> Result<Tensor<2>, BackboneError> {
         match held {
-            WeightType::F32 => self.stacked_as(names, input, device, Some),
+            WeightType::F32 => self.stacked_as(names, input, device, Ok),
             WeightType::F16 => {
-                self.stacked_as(names, input, device, |x| Some(f16::from_f32(x)).filter(|half| half.is_finite()))
+                self.stacked_as(names, input, device, |values| rounded(values, f16::from_f32, f16::is_finite))
             }
             WeightType::Bf16 => {
-                self.stacked_as(names, input, device, |x| Some(bf16::from_f32(x)).filter(|half| half.is_finite()))
+                self.stacked_as(names, input, device, |values| rounded(values, bf16::from_f32, bf16::is_finite))
             }
         }
     }
 
-    /// The same in the type that `held` turns values into; `None` for those that it cannot hold.
+    /// The same in the type that `held` turns values into; fails with one that it cannot hold.
     fn stacked_as<E: Element>(
         &self,
         names: &[(String, usize)],
         input: usize,
         device: &Device,
-        held: impl Fn(f32) -> Option<E>,
+        held: impl Fn(Vec<f32>) -> Result<Vec<E>, f32>,
     ) -> Result<Tensor<2>, BackboneError> {
         let mut values: Vec<E> = Vec::new();
         for (name, out) in names {
-            let part = self.values(name, &[*out, input])?;
-            values.reserve_exact(part.len());
-            for value in part {
-                let Some(held) = held(value) else {
-                    let reason = format!("holds {value}, which is beyond {:?}", E::dtype());
-                    return Err(BackboneError::tensor(self.path(), name, reason));
-                };
-                values.push(held);
-            }
+            let part = held(self.values(name, &[*out, input])?).map_err(|value| {
+                BackboneError::tensor(self.path(), name, format!("holds {value}, which is beyond {:?}", E::dtype()))
+            })?;
+            values.extend(part);
         }
         let rows = names.iter().map(|n| n.1).sum();
         Ok(Tensor::from_data(TensorData::new(values, [rows, input]), (device, E::dtype())))
     }
+}
+
+/// Values in a smaller type, or the first that it cannot hold.
+fn rounded<E: Copy>(values: Vec<f32>, from: impl Fn(f32) -> E, is_finite: impl Fn(E) -> bool) -> Result<Vec<E>, f32> {
+    values.into_iter().map(|x| Some(from(x)).filter(|&half| is_finite(half)).ok_or(x)).collect()
 }
 
 /// How the weights of a model's linear modules and its embeddings are held. Everything is computed in f32 all the same.

@@ -45,7 +45,9 @@ pub use run::{
 };
 pub use tensorboard::tensorboard;
 // What it trains.
-pub use lora::{Adapters, FinishedTask, Group, HeldOutRow, INDEX, Library, PlainLora, REPORT, Shard};
+pub use lora::{
+    Adapters, FinishedTask, Group, HeldOutRow, INDEX, Library, PlainLora, REPORT, Shard, adapter_of_task, fused_base,
+};
 pub use recon::{Recon, Targets};
 pub use sft::{Conditions, Sft, Turns, set_offsets};
 // What a step is made of.

@@ -21,7 +21,7 @@ pub mod training;
 
 pub use answer::{Answers, Question};
 pub use error::Error;
-pub use text_to_lora::{Builder, CheckpointSource, GeneratedAdapter, GeneratedAdapters, TextToLora};
+pub use text_to_lora::{Builder, CheckpointSource, GeneratedAdapter, GeneratedAdapters, TextToLora, fetch, model_ref};
 
 pub use t2l_adapter as adapter;
 pub use t2l_backbone as backbone;

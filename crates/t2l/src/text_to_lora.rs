@@ -143,8 +143,23 @@ impl Builder {
     }
 }
 
+/// How a manifest refers to a model: a name that `t2l models list` shows, a folder, or a file.
+pub fn model_ref(models: &Models, name: &str) -> ModelRef {
+    match models.known(name) {
+        Some(known) => ModelRef {
+            id: known.hub_id.to_owned(),
+            name: Some(known.name.to_owned()),
+            sha256: known.files.first().map(|file| file.sha256.to_owned()),
+        },
+        None => ModelRef { id: name.to_owned(), name: None, sha256: None },
+    }
+}
+
 /// Where a model that a manifest names lies; fetched when it is not here.
-pub(crate) fn fetch(models: &Models, reference: &ModelRef, progress: &mut dyn Progress) -> Result<PathBuf, Error> {
+///
+/// # Errors
+/// It is neither known nor here, or cannot be fetched.
+pub fn fetch(models: &Models, reference: &ModelRef, progress: &mut dyn Progress) -> Result<PathBuf, Error> {
     let name = reference.name.as_deref().unwrap_or(&reference.id);
     match models.resolve(name) {
         Err(ModelError::NotFetched { name }) => Ok(models.pull(name, progress)?),
@@ -246,7 +261,7 @@ impl TextToLora {
         progress: &mut dyn Progress,
     ) -> Result<Backbone, Error> {
         let reference = match other {
-            Some(name) => ModelRef { id: name.to_owned(), name: Some(name.to_owned()), sha256: None },
+            Some(name) => model_ref(&self.models, name),
             None => self.checkpoint.manifest.base_model.clone(),
         };
         let path = fetch(&self.models, &reference, progress)?;

@@ -66,7 +66,8 @@ struct Frequencies {
 impl Frequencies {
     /// `length`: as [`Rotations::new`] has it.
     fn new(theta: f64, dim: usize, scaling: &RopeScaling, length: usize) -> Self {
-        let plain = || (0..dim / 2).map(|i| theta.powf(-2.0 * i as f64 / dim as f64));
+        let of_base = |theta: f64| (0..dim / 2).map(move |i| theta.powf(-2.0 * i as f64 / dim as f64));
+        let plain = || of_base(theta);
         let values = match scaling {
             RopeScaling::None => plain().collect(),
             RopeScaling::Linear { factor } => plain().map(|f| f / factor).collect(),
@@ -86,8 +87,7 @@ impl Frequencies {
                 .collect(),
             RopeScaling::Dynamic { factor, original } => {
                 let growth = factor * (length as f64).max(*original) / original - (factor - 1.0);
-                let theta = theta * growth.powf(dim as f64 / (dim as f64 - 2.0));
-                (0..dim / 2).map(|i| theta.powf(-2.0 * i as f64 / dim as f64)).collect()
+                of_base(theta * growth.powf(dim as f64 / (dim as f64 - 2.0))).collect()
             }
             RopeScaling::Yarn { factor, ramp: (start, end), .. } => {
                 // A ramp without length would divide by zero.

@@ -214,20 +214,7 @@ proptest! {
 
 #[test]
 fn a_seed_gives_the_same_answer_again_and_another_seed_another() {
-    let shape = Shape {
-        family: "llama",
-        layers: 2,
-        kv_heads: 1,
-        group: 2,
-        half_head: 4,
-        hidden: 16,
-        inter: 16,
-        vocabulary: 64,
-        window: None,
-        bias: false,
-        tied: true,
-        seed: 1,
-    };
+    let shape = Shape::small();
     let decoder = Tiny::new(shape).load().expect("loads");
     let answer = |seed: u64| {
         let sampling = Sampling { temperature: 1.0, top_p: 0.95, seed };
@@ -242,20 +229,7 @@ fn a_seed_gives_the_same_answer_again_and_another_seed_another() {
 
 #[test]
 fn rows_keep_the_frequencies_of_a_longer_one_that_ends_first() {
-    let shape = Shape {
-        family: "llama",
-        layers: 2,
-        kv_heads: 1,
-        group: 2,
-        half_head: 4,
-        hidden: 16,
-        inter: 16,
-        vocabulary: 64,
-        window: None,
-        bias: false,
-        tied: true,
-        seed: 1,
-    };
+    let shape = Shape::small();
     for scaling in [
         json!({"rope_type": "longrope", "factor": 4.0, "short_factor": [1, 1, 1, 1], "long_factor": [8, 6, 4, 9]}),
         json!({"rope_type": "dynamic", "factor": 8.0}),

@@ -33,6 +33,26 @@ pub struct Shape {
     pub seed: u64,
 }
 
+impl Shape {
+    /// A Llama of two layers.
+    pub fn small() -> Self {
+        Self {
+            family: "llama",
+            layers: 2,
+            kv_heads: 1,
+            group: 2,
+            half_head: 4,
+            hidden: 16,
+            inter: 16,
+            vocabulary: 64,
+            window: None,
+            bias: false,
+            tied: true,
+            seed: 1,
+        }
+    }
+}
+
 pub fn any_shape() -> impl Strategy<Value = Shape> {
     let family = prop::sample::select(vec!["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3"]);
     let heads = (1usize..4, 1usize..4, 1usize..5);

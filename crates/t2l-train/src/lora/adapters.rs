@@ -141,12 +141,17 @@ impl Trainee for Adapters {
             return Err(FitError::NoSuchAdapter { row: 0, adapter: part, given: self.adapters.len() }.into());
         };
         // As other programs attach it to this base model.
-        let c = self.plain_decoder.config();
-        let adapter = match BaseShape::new(&c.family, c.heads, c.kv_heads).filter(|_| c.fused) {
+        let adapter = match fused_base(&self.plain_decoder) {
             Some(base) => fused::fuse(&adapter, &base)?,
             None => adapter,
         };
         peft::save(&adapter, folder, &SaveOptions { force: true, ..SaveOptions::default() })?;
         files::write_whole(&folder.join(REPORT), format!("{recipe:#}\n").as_bytes())
     }
+}
+
+/// What adapters of a base model that fuses projections are fused and split by; none for other base models.
+pub fn fused_base(decoder: &Decoder) -> Option<BaseShape> {
+    let c = decoder.config();
+    BaseShape::new(&c.family, c.heads, c.kv_heads).filter(|_| c.fused)
 }

@@ -278,6 +278,14 @@ fn folder_name(task: &str) -> Result<&str, TrainError> {
     Ok(task)
 }
 
+/// Where a folder of adapters, ours or anybody's, holds the one of a task: in a PEFT folder called like the task, if that is
+/// the name of a folder in it.
+pub fn adapter_of_task(library: &Path, task: &str) -> Option<PathBuf> {
+    let plain = Path::new(task).components().count() == 1 && !task.starts_with('.');
+    let folder = library.join(task);
+    (plain && folder.join("adapter_config.json").is_file()).then_some(folder)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

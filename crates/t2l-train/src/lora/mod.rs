@@ -5,8 +5,8 @@ mod library;
 mod plain;
 mod step;
 
-pub use adapters::{Adapters, HeldOutRow};
-pub use library::{FinishedTask, Group, INDEX, Library, REPORT, Shard};
+pub use adapters::{Adapters, HeldOutRow, fused_base};
+pub use library::{FinishedTask, Group, INDEX, Library, REPORT, Shard, adapter_of_task};
 pub use plain::PlainLora;
 pub(crate) use plain::stacked;
 pub use step::{AdapterStepOutput, adapter_step};

@@ -10,9 +10,9 @@ use t2l::backbone::Backbone;
 use t2l::core::{Adapter, AdapterGenerator, TextEncoder, device};
 use t2l::data::Task;
 use t2l::eval::{Baselines, Condition, EvalError, Group, TaskAdapters, part_of_shots};
+use t2l::train::adapter_of_task;
 
-use super::args::{BaselineArgs, EvalArgs, Global};
-use super::output::Terminal;
+use super::args::{BaselineArgs, CheckpointArgs, EvalArgs, Global};
 
 /// Baselines, loaded and found to fit the base model.
 pub struct Loaded {
@@ -53,11 +53,8 @@ impl Loaded {
         let hyperdecoder = match &named.hyperdecoder {
             None => None,
             Some(path) => {
-                let mut builder = TextToLora::builder().device(&global.device).checkpoint(path);
-                if let Some(encoder) = &args.checkpoint.encoder {
-                    builder = builder.encoder(encoder);
-                }
-                let loaded = builder.build_with(&mut Terminal::new())?;
+                let checkpoint = CheckpointArgs { checkpoint: Some(path.clone()), ..args.checkpoint.clone() };
+                let loaded = super::text_to_lora(&checkpoint, global)?;
                 if !loaded.reads_inputs() {
                     bail!(
                         "{}: is no hyperdecoder: it was trained on descriptions; use it as --checkpoint",
@@ -89,7 +86,7 @@ impl Loaded {
     pub fn warn(&self, groups: &[Group<'_>]) {
         let tasks = || groups.iter().flat_map(|group| group.tasks.iter().map(|task| (*task, group.part)));
         if let Some(library) = &self.library
-            && !tasks().any(|(task, _)| own_folder(&library.folder, task).is_some())
+            && !tasks().any(|(task, _)| adapter_of_task(&library.folder, &task.name).is_some())
         {
             eprintln!("warning: {} has an adapter for none of these tasks: no task_lora", library.folder.display());
         }
@@ -150,18 +147,11 @@ fn mean(adapters: &[Adapter]) -> anyhow::Result<Adapter> {
     Ok(mix(&parts, MixMethod::Linear, &device)?)
 }
 
-/// Where a library holds a task's adapter; its name has to be a folder's.
-fn own_folder(library: &Path, task: &Task) -> Option<PathBuf> {
-    let plain = Path::new(&task.name).components().count() == 1 && !task.name.starts_with('.');
-    let folder = library.join(&task.name);
-    (plain && folder.join("adapter_config.json").is_file()).then_some(folder)
-}
-
 fn own_adapter(library: &Path, task: &Task, device: &Device) -> Result<Option<Adapter>, EvalError> {
     let load = |folder: PathBuf| {
         peft::load(&folder, device).map_err(|e| EvalError::Adapter { name: task.name.clone(), reason: e.to_string() })
     };
-    own_folder(library, task).map(load).transpose()
+    adapter_of_task(library, &task.name).map(load).transpose()
 }
 
 /// Fails where an adapter touches what the base model has not, or has other widths.

@@ -10,8 +10,7 @@ use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use t2l::core::device;
-use t2l::hypernet::ModelRef;
-use t2l::models::{ModelError, Models};
+use t2l::models::Models;
 use t2l::train::{Ended, Event, Ranks, Stop, TrainConfig, Trainer, plot, ranks, tensorboard};
 use t2l::training::{ModelPaths, prepare, train_library};
 
@@ -75,7 +74,7 @@ fn train_as(ranks: &dyn Ranks, args: &RunArgs, trainer: Trainer, global: &Global
     let config = TrainConfig::load(&args.config, trainer)?;
     let device = device::parse(&global.device)?;
     let models = Models::new(None)?;
-    let paths = model_paths(&models, &config)?;
+    let paths = ModelPaths::find(&models, &config, &mut Terminal::new())?;
     let mut prepared = prepare(config, &paths, &args.output, models.cache(), &device, say)?;
     say(&format!("{} tasks", prepared.tasks));
     if ranks.size() > 1 {
@@ -108,7 +107,7 @@ fn library(args: &LoraArgs, global: &Global) -> anyhow::Result<ExitCode> {
     }
     let config = TrainConfig::load(&args.run.config, Trainer::Lora)?;
     let device = device::parse(&global.device)?;
-    let paths = model_paths(&Models::new(None)?, &config)?;
+    let paths = ModelPaths::find(&Models::new(None)?, &config, &mut Terminal::new())?;
     let (stop, signalled) = stop(&args.run)?;
     let mut display = Display::new();
     let run = train_library(
@@ -160,30 +159,6 @@ fn state(ended: Ended) -> &'static str {
 
 fn exit_code(signalled: &AtomicBool) -> ExitCode {
     if signalled.load(Ordering::SeqCst) { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS }
-}
-
-fn model_paths(models: &Models, config: &TrainConfig) -> anyhow::Result<ModelPaths> {
-    let find = |name: &str| -> anyhow::Result<(std::path::PathBuf, ModelRef)> {
-        let path = match models.resolve(name) {
-            Err(ModelError::NotFetched { name }) => models.pull(name, &mut Terminal::new())?,
-            other => other?,
-        };
-        let reference = match models.known(name) {
-            Some(known) => ModelRef {
-                id: known.hub_id.to_owned(),
-                name: Some(known.name.to_owned()),
-                sha256: known.files.first().map(|f| f.sha256.to_owned()),
-            },
-            None => ModelRef { id: name.to_owned(), name: None, sha256: None },
-        };
-        Ok((path, reference))
-    };
-    let (base, base_ref) = find(&config.model.base)?;
-    let (encoder, mut encoder_ref) = find(&config.model.encoder)?;
-    if encoder_ref.sha256.is_none() {
-        encoder_ref.sha256 = t2l::encoder::weights_sha256(&encoder)?;
-    }
-    Ok(ModelPaths { base, base_ref, encoder, encoder_ref })
 }
 
 /// Progress of a run: a bar on a terminal, a line now and then elsewhere.

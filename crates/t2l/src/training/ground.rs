@@ -7,14 +7,13 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use t2l_adapter::fused;
-use t2l_adapter::gguf::BaseShape;
 use t2l_backbone::{Backbone, Decoder, Products};
 use t2l_core::ops::Bf16Weight;
 use t2l_core::{Adapter, AdapterLayout, LoraScaling, TextEncoder};
 use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, example_turn, other_task};
 use t2l_encoder::{EmbeddingTable, Encoder, fingerprint};
 use t2l_hypernet::{HypernetConfig, Manifest, Rendering};
-use t2l_train::{HeldOut, HeldOutExample, TrainConfig, Validator};
+use t2l_train::{HeldOut, HeldOutExample, TrainConfig, Validator, fused_base};
 
 use super::ModelPaths;
 use crate::Error;
@@ -107,8 +106,7 @@ impl Ground {
     /// An adapter from a file in the form that training has it in: base models that fuse projections are trained in
     /// parts, unless fused modules are the targets.
     pub fn trained_form(&self, adapter: Adapter, layout: &AdapterLayout) -> Result<Adapter, Error> {
-        let c = self.backbone.decoder.config();
-        match BaseShape::new(&c.family, c.heads, c.kv_heads).filter(|_| c.fused) {
+        match fused_base(&self.backbone.decoder) {
             Some(base) => Ok(fused::in_layout(&adapter, &base, layout)?),
             None => Ok(adapter),
         }
@@ -120,7 +118,7 @@ impl Ground {
     }
 
     /// What can be validated on: tasks that are trained on, tasks that are not, benchmarks.
-    pub fn held_out_tasks(&self) -> [HeldOutTasks<'_>; 3] {
+    fn held_out_tasks(&self) -> [HeldOutTasks<'_>; 3] {
         [
             HeldOutTasks { group: SEEN, tasks: &self.tasks, part: Part::Valid },
             HeldOutTasks { group: "unseen", tasks: &self.unseen, part: Part::Valid },
@@ -128,9 +126,17 @@ impl Ground {
         ]
     }
 
+    /// The held-out examples of each group; nothing at all where nothing is to be validated.
+    pub fn held_out(&self, config: &TrainConfig) -> Result<Vec<(HeldOutTasks<'_>, Vec<Validation>)>, Error> {
+        if config.run.validate_every == 0 {
+            return Ok(vec![]);
+        }
+        self.held_out_tasks().into_iter().map(|held| Ok((held, self.validation(held, config)?))).collect()
+    }
+
     /// Two examples of each of a few tasks, one in each prompt mode, and for each another task to compare with: one of the
     /// group, or one that is trained on where the group has no other.
-    pub fn validation(&self, held: HeldOutTasks<'_>, config: &TrainConfig) -> Result<Vec<Validation>, Error> {
+    fn validation(&self, held: HeldOutTasks<'_>, config: &TrainConfig) -> Result<Vec<Validation>, Error> {
         let renderer = self.renderer()?;
         let mut rng = ChaCha8Rng::seed_from_u64(0x5eed);
         let described = |task: &&Task| !task.descriptions.eval.is_empty();
@@ -167,24 +173,23 @@ impl Ground {
         Ok(turn.unwrap_or_else(|| task.descriptions.eval.first().cloned().unwrap_or_default()))
     }
 
-    /// Judges a hypernetwork on each group of tasks that has held-out examples.
+    /// Judges a hypernetwork on each group of [`Ground::held_out`] that has examples.
     ///
     /// `conditions` gives what the hypernetwork is told of a group's examples, and of the other tasks: `[1, e]` each;
     /// nothing for a group that it knows nothing of.
     pub fn validators(
         &self,
-        config: &TrainConfig,
+        held_out: Vec<(HeldOutTasks<'_>, Vec<Validation>)>,
         conditions: &mut Told<'_>,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Vec<Box<dyn Validator>>, Error> {
         let mut validators: Vec<Box<dyn Validator>> = Vec::new();
-        if config.run.validate_every == 0 {
+        if held_out.is_empty() {
             return Ok(validators);
         }
-        for held in self.held_out_tasks() {
-            let held_out = self.validation(held, config)?;
-            let told = conditions(held, &held_out)?;
-            let examples: Vec<HeldOutExample> = held_out
+        for (held, examples) in held_out {
+            let told = conditions(held, &examples)?;
+            let examples: Vec<HeldOutExample> = examples
                 .into_iter()
                 .zip(told)
                 .map(|(v, [own, other])| HeldOutExample { example: v.example, own, other })
@@ -210,7 +215,7 @@ impl Ground {
             let embedding = |task: &Task| table.embeddings(&[task.descriptions.eval[0].as_str()], &self.device);
             held_out.iter().map(|v| Ok([embedding(&v.own)?, embedding(&v.other)?])).collect()
         };
-        self.validators(config, &mut conditions, tell)
+        self.validators(self.held_out(config)?, &mut conditions, tell)
     }
 
     /// Embeddings of all descriptions of all tasks, and the encoder's width. The folder `cache` keeps them, in a file

@@ -35,19 +35,15 @@ pub(super) fn prepare(
             turns.push(turn_of(task, examples.get(example)));
         }
     }
-    let mut held_out_turns = Vec::new();
-    if config.run.validate_every > 0 {
-        for held in ground.held_out_tasks() {
-            held_out_turns.extend(ground.validation(held, config)?.into_iter().flat_map(|v| [v.turn, v.other_turn]));
-        }
-    }
-    let all: Vec<&str> = turns.iter().chain(&held_out_turns).map(String::as_str).collect();
+    let held_out = ground.held_out(config)?;
+    let held_out_turns = held_out.iter().flat_map(|(_, examples)| examples).flat_map(|v| [&v.turn, &v.other_turn]);
+    let all: Vec<&str> = turns.iter().chain(held_out_turns).map(String::as_str).collect();
     let (table, width) = ground.embedded("turns", &all, models, cache, tell)?;
     let texts: Vec<&str> = turns.iter().map(String::as_str).collect();
     let turns = Turns { embeddings: table.embeddings(&texts, &ground.device)?, rows };
     let conditions = Conditions::Turns(Box::new(turns));
     let mut told = |_: HeldOutTasks<'_>, examples: &[Validation]| told(ground, &table, examples);
-    let validators = ground.validators(config, &mut told, tell)?;
+    let validators = ground.validators(held_out, &mut told, tell)?;
     assemble(config, models, ground, corpus, width, conditions, validators)
 }
 

@@ -10,10 +10,12 @@ mod sft;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use t2l_encoder::weights_sha256;
 use t2l_hypernet::ModelRef;
+use t2l_models::{Models, Progress};
 use t2l_train::{Alone, Ended, Event, Ranks, Stop, TrainConfig, Trainee, Trainer};
 
-use crate::Error;
+use crate::{Error, fetch, model_ref};
 
 pub use lora::{LibraryRun, train_library};
 
@@ -58,6 +60,25 @@ pub struct ModelPaths {
     pub encoder: PathBuf,
     /// Names of the encoder for the manifest.
     pub encoder_ref: ModelRef,
+}
+
+impl ModelPaths {
+    /// Finds the models that a configuration names; what is known and not here is fetched.
+    ///
+    /// # Errors
+    /// A model that is neither known nor here, or cannot be fetched or read.
+    pub fn find(models: &Models, config: &TrainConfig, progress: &mut dyn Progress) -> Result<Self, Error> {
+        let mut find = |name: &str| -> Result<(PathBuf, ModelRef), Error> {
+            let reference = model_ref(models, name);
+            Ok((fetch(models, &reference, progress)?, reference))
+        };
+        let (base, base_ref) = find(&config.model.base)?;
+        let (encoder, mut encoder_ref) = find(&config.model.encoder)?;
+        if encoder_ref.sha256.is_none() {
+            encoder_ref.sha256 = weights_sha256(&encoder)?;
+        }
+        Ok(Self { base, base_ref, encoder, encoder_ref })
+    }
 }
 
 /// Prepares a run in `folder`: of any trainer but `lora`, which has many of them ([`train_library`]). The

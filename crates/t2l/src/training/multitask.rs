@@ -1,11 +1,11 @@
 //! `t2l train multitask`: one adapter for all tasks.
 
-use t2l_data::{Corpus, Task};
 use t2l_train::{Adapters, HeldOutRow, TrainConfig};
 
 use super::ModelPaths;
 use super::ground::{Ground, NOTHING_TO_VALIDATE_ON, scaling};
 use super::lora::initial;
+use super::sft::corpus;
 use crate::Error;
 
 pub(super) fn prepare(
@@ -14,12 +14,10 @@ pub(super) fn prepare(
     ground: &Ground,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Adapters, Error> {
-    tell("tokenising");
-    let tasks: Vec<&Task> = ground.tasks.iter().collect();
-    let corpus = Corpus::build(&ground.set, &tasks, &ground.renderer()?, config.sampling.max_tokens)?;
+    let corpus = corpus(config, ground, tell)?;
     let mut held_out = Vec::new();
-    for held in ground.held_out_tasks() {
-        let rows = ground.validation(held, config)?.into_iter();
+    for (held, examples) in ground.held_out(config)? {
+        let rows = examples.into_iter();
         held_out.extend(rows.map(|v| HeldOutRow { example: v.example, adapter: 0, group: held.group.to_owned() }));
     }
     if config.run.validate_every > 0 && held_out.is_empty() {
@@ -29,7 +27,7 @@ pub(super) fn prepare(
     Ok(Adapters {
         names: vec![String::new()],
         adapters: vec![initial(config, &layout, "", ground)?],
-        adapter_of_task: vec![0; tasks.len()],
+        adapter_of_task: vec![0; ground.tasks.len()],
         layout,
         scaling: scaling(config),
         decoder: ground.decoder(config),

@@ -7,7 +7,7 @@ use t2l_adapter::peft;
 use t2l_core::Adapter;
 use t2l_data::Task;
 use t2l_hypernet::{Conditioning, Offset, Target};
-use t2l_train::{Recon, Targets, TrainConfig};
+use t2l_train::{Recon, Targets, TrainConfig, adapter_of_task};
 
 use super::ModelPaths;
 use super::ground::{Ground, manifest, scaling};
@@ -27,6 +27,7 @@ pub(super) fn prepare(
     tell("reading the library");
     let library = read_library(&config.recon.library, &ground.tasks, &ground.device)?;
     let (table, width) = ground.embeddings(models, cache, tell)?;
+    let mut shape = shape(config, models, ground, width)?;
     let (mut adapters, mut descriptions) = (Vec::new(), Vec::new());
     for (task, adapter) in library {
         let texts: Vec<&str> = task.descriptions.train.iter().map(String::as_str).collect();
@@ -34,11 +35,7 @@ pub(super) fn prepare(
             return Err(Error::Invalid(format!("task {:?} has no description for training", task.name)));
         }
         descriptions.push(table.embeddings(&texts, &ground.device)?);
-        adapters.push((task.name.clone(), adapter));
-    }
-    let mut shape = shape(config, models, ground, width)?;
-    for (_, adapter) in &mut adapters {
-        *adapter = ground.trained_form(adapter.clone(), &shape.layout)?;
+        adapters.push((task.name.clone(), ground.trained_form(adapter, &shape.layout)?));
     }
     shape.target = config.recon.target();
     shape.offset = Offset::None;
@@ -58,10 +55,7 @@ fn read_library<'a>(folder: &Path, tasks: &'a [Task], device: &Device) -> Result
     }
     let mut library = Vec::new();
     for task in tasks {
-        // A task's name is its folder's, where it can be one.
-        let plain = Path::new(&task.name).components().count() == 1 && !task.name.starts_with('.');
-        let path = folder.join(&task.name);
-        if plain && path.join("adapter_config.json").is_file() {
+        if let Some(path) = adapter_of_task(folder, &task.name) {
             library.push((task, peft::load(&path, device)?));
         }
     }

@@ -34,7 +34,10 @@ pub(super) fn prepare(
     }
     let validators = match config.hypernet.conditioning {
         Conditioning::Text | Conditioning::Input => ground.description_validators(config, &table, tell)?,
-        _ => ground.validators(config, &mut |held, examples| Ok(by_index(ground, held, examples)), tell)?,
+        _ => {
+            let mut told = |held: HeldOutTasks<'_>, examples: &[Validation]| Ok(by_index(ground, held, examples));
+            ground.validators(ground.held_out(config)?, &mut told, tell)?
+        }
     };
     assemble(config, models, ground, corpus, width, Conditions::Descriptions(descriptions), validators)
 }

@@ -42,7 +42,7 @@ pub fn linear(x: &Tensor<3>, weight: &Tensor<2>) -> Option<Tensor<3>> {
 }
 
 fn few(x: &[f32], rows: usize, weight: &FlexTensor, input: usize, output: usize) -> Vec<f32> {
-    few_rows(rows, output, [BLOCK, (1 << 16) / (BLOCK * input) + 1], |first, out| {
+    few_rows(rows, [output, input], BLOCK, |first, out| {
         let count = out.len() / rows;
         let mut wide = vec![0.0f32; count * input];
         widen(weight, first * input, &mut wide);

@@ -26,25 +26,26 @@ pub fn linear(x: &Tensor<3>, weight: &Tensor<2>) -> Option<Tensor<3>> {
         return None;
     }
     let (x, weight) = (x.values.to_contiguous(), weight.values.to_contiguous());
-    let min_blocks = (1 << 16) / (BLOCK * input) + 1;
-    let out = few_rows(rows, output, [BLOCK, min_blocks], |first, out| {
+    let out = few_rows(rows, [output, input], BLOCK, |first, out| {
         let weight = &values(&weight)[first * input..][..out.len() / rows * input];
         product(out, values(&x), weight, input);
     });
     Some(Tensor::from_primitive::<Flex>(tensor(out, &[batch, tokens, output])))
 }
 
-/// `[rows, output]` from what `block` makes of some weight rows at a time: it gets the first one's number and
-/// `[weight rows, rows]` to fill. `blocks`: weight rows in a block, and the least blocks worth a thread.
+/// `[rows, output]` from what `block` makes of `block_rows` weight rows at a time: it gets the first one's number and
+/// `[weight rows, rows]` to fill.
 pub(super) fn few_rows(
     rows: usize,
-    output: usize,
-    [block_rows, min_blocks]: [usize; 2],
+    [output, input]: [usize; 2],
+    block_rows: usize,
     block: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Vec<f32> {
     // By weight row and then by row of `x`, so that every thread writes a piece of its own.
     let mut by_output = vec![0.0f32; output * rows];
-    let blocks = by_output.par_chunks_mut(block_rows * rows).enumerate().with_min_len(min_blocks);
+    // Fewer weights are not worth a thread.
+    let least = (1 << 16) / (block_rows * input) + 1;
+    let blocks = by_output.par_chunks_mut(block_rows * rows).enumerate().with_min_len(least);
     blocks.for_each(|(i, out)| block(i * block_rows, out));
     match rows {
         1 => by_output,

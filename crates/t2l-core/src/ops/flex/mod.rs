@@ -37,26 +37,22 @@ pub(super) struct Operand {
 
 /// Takes a tensor apart if it lives on flex in f32.
 pub(super) fn operand<const D: usize>(tensor: &Tensor<D>) -> Option<Operand> {
-    if tensor.dtype() != DType::F32 {
-        return None;
-    }
+    if tensor.dtype() == DType::F32 { on_flex(tensor) } else { None }
+}
+
+/// The values of a frozen weight on flex in bf16 or f16, contiguous.
+fn half_operand<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
+    let half = matches!(tensor.dtype(), DType::BF16 | DType::F16);
+    if half { Some(on_flex(tensor)?.values.to_contiguous()) } else { None }
+}
+
+/// Takes a tensor of any type apart if it lives on flex.
+fn on_flex<const D: usize>(tensor: &Tensor<D>) -> Option<Operand> {
     if let Ok(values) = tensor.clone().try_into_primitive::<Flex>() {
         return Some(Operand { values, tracked: None });
     }
     let tracked = tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()?;
     Some(Operand { values: tracked.primitive().clone(), tracked: Some(tracked) })
-}
-
-/// The values of a frozen weight on flex in bf16 or f16, contiguous.
-fn half_operand<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
-    if !matches!(tensor.dtype(), DType::BF16 | DType::F16) {
-        return None;
-    }
-    let values = match tensor.clone().try_into_primitive::<Flex>() {
-        Ok(values) => values,
-        Err(_) => tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()?.primitive().clone(),
-    };
-    Some(values.to_contiguous())
 }
 
 /// The values of a constant operand (weights, tables), contiguous.
