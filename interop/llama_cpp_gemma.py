@@ -11,6 +11,8 @@ import tempfile
 
 import gguf
 import numpy
+import torch
+import transformers
 from llama_cpp import Llama
 
 from checks import T2l, agreed, arguments, check, largest, note, same
@@ -45,6 +47,8 @@ DESCRIPTION = "Give the superlative form of the adjective."
 # Where the first and the second token are closer than this, either may come.
 MARGIN = 0.01
 COUNT = 32
+# llama.cpp looks Gemma's activation up in a table of f16; transformers, which computes it, is compared more closely.
+TABLE = 0.05
 # llama.cpp's cache in f32, flash attention off.
 EXACT = dict(type_k=gguf.GGMLQuantizationType.F32, type_v=gguf.GGMLQuantizationType.F32, flash_attn=False)
 
@@ -107,18 +111,26 @@ def main():
         continuing(probe, args.model, plain, prompts)
         tokens = prompts[0]
         base = logits(plain, tokens)
-        check("logits on F32", largest(probe.logits(tokens, root), base), 2e-3)
+        check("logits on F32", largest(probe.logits(tokens, root), base), TABLE)
 
         # Sliding layers see 512 tokens; a text that is longer than that.
-        long = (prompts[1][1:] + prompts[0][1:] + prompts[3][1:]) * 24
+        long = (prompts[1][1:] + prompts[0][1:] + prompts[3][1:]) * 40
         long = prompts[0][:1] + long[:599]
         llama = Llama(str(plain), logits_all=True, n_ctx=640, verbose=False, **EXACT)
         llama.eval(long)
         expected = numpy.array(llama.scores[590:600])
         del llama
-        check("logits beyond the window", largest(probe.logits(long, root)[590:600], expected), 5e-3)
+        check("logits beyond the window", largest(probe.logits(long, root)[590:600], expected), TABLE)
 
-        t2l.run("examples/random_hypernetwork", args.model, root / "hypernet", "0.05")
+        model = transformers.AutoModelForCausalLM.from_pretrained(root, gguf_file="f32.gguf", dtype=torch.float32)
+        with torch.no_grad():
+            exact = model.eval()(torch.tensor([tokens])).logits[0].numpy()
+            exact_long = model(torch.tensor([long]), logits_to_keep=10).logits[0].numpy()
+        del model
+        check("logits of transformers", largest(probe.logits(tokens, root), exact), 2e-3)
+        check("logits of transformers beyond the window", largest(probe.logits(long, root)[590:600], exact_long), 2e-3)
+
+        t2l.run("examples/random_hypernetwork", args.model, root / "hypernet", "1")
         settings = ["--checkpoint", root / "hypernet", "--base-name", "google/gemma-3-270m"]
         t2l("generate", DESCRIPTION, "-o", root / "peft", *settings)
         t2l("adapter", "convert", root / "peft", root / "lora.gguf", "--model", args.model)
@@ -127,7 +139,7 @@ def main():
         assert moved > 0.5, f"the adapter moves the logits by {moved} only"
         for name in ["peft", "lora.gguf"]:
             ours = probe.logits(tokens, root, root / name)
-            check(f"a generated adapter that moves logits by {moved:.2f}, here from {name}: logits", largest(ours, theirs), 5e-3)
+            check(f"a generated adapter that moves logits by {moved:.2f}, here from {name}: logits", largest(ours, theirs), TABLE)
         answer = t2l("ask", DESCRIPTION, "tall", "--checkpoint", root / "hypernet", "--model", args.model, "--max-tokens", "8")
         note(f"t2l ask answers under random weights: {json.dumps(answer)}")
 

@@ -27,6 +27,6 @@ pub use distinct::distinct;
 pub use error::EvalError;
 pub use metrics::{exact_match, first_line, numeric_match, option_named, rouge_l};
 pub use report::{EvalReport, Macro, Paired, Row, Scores, summarise};
-pub use run::{EvalPlan, Evaluator, Group, Provenance, part_of_shots};
+pub use run::{EvalPlan, Evaluator, Group, Provenance, Scoring, part_of_shots};
 pub use stats::{DRAWS, bootstrap, mean, wilson};
 pub use worn::{Baselines, TaskAdapters};

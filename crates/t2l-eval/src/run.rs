@@ -49,8 +49,20 @@ pub struct EvalPlan<'a> {
     pub seed: u64,
     /// Prompt and response together, in tokens.
     pub max_tokens: usize,
-    /// Whether choices are also judged by a generated answer.
-    pub generate_choices: bool,
+    /// How much is scored of each answer.
+    pub scoring: Scoring,
+}
+
+/// How much is scored of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scoring {
+    /// Likelihood of the right answer alone (`nll`, `token_acc`): enough to compare checkpoints, in a fraction of the
+    /// time.
+    Nll,
+    /// The tasks' own metrics too: options compared, other answers generated.
+    Metrics,
+    /// And an answer generated for choices (`acc_generated`).
+    MetricsAndGenerated,
 }
 
 /// Everything that scoring needs.
@@ -138,6 +150,13 @@ impl Answers {
         }
     }
 
+    /// Forgets the options that are wrong (after the prompt was cut to leave room for them all).
+    fn keep_right(&mut self) {
+        self.texts = self.texts.drain(..).skip(self.right).take(1).collect();
+        self.tokens = self.tokens.drain(..).skip(self.right).take(1).collect();
+        self.right = 0;
+    }
+
     /// Cuts the prompt so that it fits with the longest answer, by the rule of training; answers that are too long
     /// even so lose their beginning.
     fn fit(&mut self, prompt: Vec<u32>, max_tokens: usize) -> Vec<u32> {
@@ -177,7 +196,10 @@ impl Evaluator<'_> {
             for tasks in group.tasks.chunks(TASKS_AT_ONCE) {
                 let (mut items, wardrobe) = self.items(plan, &modes, group, tasks, &renderer)?;
                 self.score_answers(&mut items, &wardrobe)?;
-                self.judge_generated(plan.generate_choices, &mut items, &wardrobe)?;
+                if plan.scoring != Scoring::Nll {
+                    let choices = plan.scoring == Scoring::MetricsAndGenerated;
+                    self.judge_generated(choices, &mut items, &wardrobe)?;
+                }
                 collect(group, &items, &mut scores);
                 done += tasks.len();
                 tell(done, total);
@@ -255,6 +277,9 @@ impl Evaluator<'_> {
                         if prompt.is_empty() {
                             let reason = format!("the chat template writes no prompt for task {:?}", task.name);
                             return Err(EvalError::Nothing { reason });
+                        }
+                        if plan.scoring == Scoring::Nll {
+                            answers.keep_right();
                         }
                         let adapter = if condition == Condition::Hyperdecoder {
                             let turn = example_turn(task, example, PromptMode::Definition);

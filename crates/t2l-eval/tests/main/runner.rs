@@ -15,7 +15,8 @@ use t2l_core::{
 };
 use t2l_data::{Example, Part, PromptMode, PromptRenderer, Task, TaskSet, example_turn, user_turn};
 use t2l_eval::{
-    Baselines, Condition, EvalError, EvalPlan, EvalReport, Evaluator, Group, Provenance, exact_match, numeric_match,
+    Baselines, Condition, EvalError, EvalPlan, EvalReport, Evaluator, Group, Provenance, Scoring, exact_match,
+    numeric_match,
 };
 
 const WIDTH: usize = 4;
@@ -210,7 +211,7 @@ pub fn plan(set: &TaskSet, conditions: &[Condition]) -> EvalPlan<'static> {
         limit: None,
         seed: 11,
         max_tokens: 300,
-        generate_choices: false,
+        scoring: Scoring::Metrics,
     }
 }
 
@@ -315,13 +316,38 @@ fn adapters_of_zeros_change_nothing() {
 }
 
 #[test]
+fn likelihoods_alone_are_those_of_a_whole_evaluation() {
+    let backbone = backbone();
+    let generator = waves(&backbone, 1.0);
+    let set = TaskSet::open(repository("fixtures/tiny-tasks")).expect("opens");
+    let mut plan = plan(&set, &[Condition::Base, Condition::Own]);
+    // Short enough that the longest option decides how much of the prompt is read.
+    plan.max_tokens = 40;
+    let whole = run(&backbone, &generator, &set, &plan).expect("runs");
+    plan.scoring = Scoring::Nll;
+    let alone = run(&backbone, &generator, &set, &plan).expect("runs");
+    let likelihoods = |report: &EvalReport| {
+        let rows = report.rows.iter().filter(|r| ["nll", "token_acc"].contains(&r.metric.as_str()));
+        rows.map(|r| ((r.task.clone(), r.mode.clone(), r.condition.clone(), r.metric.clone()), r.value))
+            .collect::<Vec<_>>()
+    };
+    let (expected, found) = (likelihoods(&whole), likelihoods(&alone));
+    assert_eq!(found.len(), alone.rows.len(), "nothing else is scored");
+    assert_eq!(found.len(), expected.len());
+    for ((what, a), (same, b)) in expected.iter().zip(&found) {
+        assert_eq!(what, same);
+        assert!((a - b).abs() < 1e-5, "{what:?}: {a} and {b}");
+    }
+}
+
+#[test]
 fn examples_are_the_same_under_every_condition_and_with_every_limit() {
     let backbone = backbone();
     let generator = waves(&backbone, 0.0);
     let set = TaskSet::open(repository("fixtures/tiny-tasks")).expect("opens");
     let mut plan = plan(&set, &[Condition::Base, Condition::Own]);
     plan.limit = Some(3);
-    plan.generate_choices = true;
+    plan.scoring = Scoring::MetricsAndGenerated;
     // A task named twice is scored once, however far apart, and so is a condition.
     for _ in 0..3 {
         let again = plan.groups[0].tasks.clone();

@@ -292,6 +292,10 @@ pub struct EvalArgs {
     /// Also score choices by the answer generated greedily (acc_generated)
     #[arg(long)]
     pub generate: bool,
+    /// Score only how likely the right answers are (nll, token_acc): several times faster, enough to compare
+    /// checkpoints
+    #[arg(long, conflicts_with = "generate")]
+    pub nll_only: bool,
     /// Write the report (JSON) here; a Markdown table goes beside it
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,

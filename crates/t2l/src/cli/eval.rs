@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use t2l::core::files::write_whole;
 use t2l::data::{Part, PromptMode, Task, TaskSet};
-use t2l::eval::{Condition, EvalPlan, EvalReport, Evaluator, Group, Provenance, distinct};
+use t2l::eval::{Condition, EvalPlan, EvalReport, Evaluator, Group, Provenance, Scoring, distinct};
 
 use super::args::{EvalArgs, Global, Mode};
 use super::baselines::{self, Loaded};
@@ -41,7 +41,11 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
         seed: args.seed,
         // Evaluation may read more than training did, so that long benchmark items are whole.
         max_tokens: checkpoint.manifest.rendering.max_tokens.max(512),
-        generate_choices: args.generate,
+        scoring: match (args.nll_only, args.generate) {
+            (true, _) => Scoring::Nll,
+            (false, false) => Scoring::Metrics,
+            (false, true) => Scoring::MetricsAndGenerated,
+        },
     };
     let evaluator = Evaluator {
         backbone: &backbone,
