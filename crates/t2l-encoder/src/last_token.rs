@@ -66,7 +66,7 @@ impl LastTokenEncoder {
     /// The stream at the last token of every row, after the final norm: `[rows, width]`.
     ///
     /// Rows are padded on the right, where no token of theirs looks, or go through the model one by one where its RoPE
-    /// frequencies depend on the padded length: a row's vector does not depend on the others.
+    /// frequencies depend on the longest of them: a row's vector does not depend on the others.
     ///
     /// # Errors
     /// No row, an empty row, or an id that the model has no embedding for.
@@ -76,7 +76,8 @@ impl LastTokenEncoder {
         for (i, row) in rows.iter().enumerate() {
             self.check_row(row).map_err(|reason| bad(format!("row {i}: {reason}")))?;
         }
-        if self.decoder.config().rotates_by_length() && rows.iter().any(|row| row.len() != tokens) {
+        let steady = self.decoder.config().steady_context();
+        if tokens > steady && rows.iter().any(|row| row.len() != tokens) {
             let alone = rows.iter().map(|row| self.last_states(&[row])).collect::<Result<_, _>>()?;
             return Ok(Tensor::cat(alone, 0));
         }

@@ -27,7 +27,12 @@ impl Evaluator<'_> {
         // Answers of the same length are made together; among them, prompts of similar length.
         order.sort_by_key(|&i| (limit(&items[i]), items[i].prompt.len()));
         let in_batches = batches(&order, ROWS, TOKENS, |&i| items[i].prompt.len());
-        for batch in in_batches {
+        // Where RoPE frequencies depend on the longest row, every row is alone.
+        let steady = self.backbone.decoder.config().steady_context();
+        let most = |of: fn(&Item<'_>) -> usize, batch: &[usize]| batch.iter().map(|&i| of(&items[i])).max().unwrap_or(0);
+        let fits = |batch: &[usize]| most(|item| item.prompt.len(), batch) + most(limit, batch) <= steady;
+        let parts = in_batches.into_iter().flat_map(|batch| batch.chunks(if fits(batch) { batch.len() } else { 1 }));
+        for batch in parts.collect::<Vec<_>>() {
             let prompts: Vec<Vec<u32>> = batch.iter().map(|&i| items[i].prompt.clone()).collect();
             let width = prompts.iter().map(Vec::len).max().unwrap_or(0).next_multiple_of(8);
             let worn: Vec<Option<Worn>> = batch.iter().map(|&i| items[i].adapter).collect();

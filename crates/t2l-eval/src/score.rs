@@ -28,10 +28,17 @@ struct Likelihood {
 impl Evaluator<'_> {
     /// Adds `nll`, `token_acc` and, for choices, `acc` and `acc_norm` to every item.
     pub(crate) fn score_answers(&self, items: &mut [Item<'_>], wardrobe: &Wardrobe<'_>) -> Result<(), EvalError> {
+        let steady = self.backbone.decoder.config().steady_context();
         let mut order: Vec<usize> = (0..items.len()).collect();
         order.sort_by_key(|&i| items[i].prompt.len());
         for batch in batches(&order, ROWS, TOKENS, |&i| items[i].prompt.len()) {
-            let found = self.likelihoods(batch, items, wardrobe)?;
+            let prompt = batch.iter().map(|&i| items[i].prompt.len()).max().unwrap_or(0);
+            let answer = batch.iter().flat_map(|&i| &items[i].answers.tokens).map(Vec::len).max().unwrap_or(0);
+            let found = if prompt + answer > steady {
+                self.likelihoods_alone(batch, items, wardrobe)?
+            } else {
+                self.likelihoods(batch, items, wardrobe)?
+            };
             for (row, &i) in batch.iter().enumerate() {
                 let item = &mut items[i];
                 let options: Vec<&Likelihood> = found.range((row, 0)..(row + 1, 0)).map(|(_, l)| l).collect();
@@ -116,6 +123,33 @@ impl Evaluator<'_> {
                 let further = (nll.split_off(rest), top.split_off(rest));
                 found.insert(*x, Likelihood { nll, top });
                 (nll, top) = further;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same, each answer in a pass of its own without a cache: where RoPE frequencies depend on the longest row, what
+    /// a batch or a prompt's cache holds is not what the row alone would see.
+    fn likelihoods_alone(
+        &self,
+        batch: &[usize],
+        items: &[Item<'_>],
+        wardrobe: &Wardrobe<'_>,
+    ) -> Result<BTreeMap<(usize, usize), Likelihood>, EvalError> {
+        let decoder = &self.backbone.decoder;
+        let mut found = BTreeMap::new();
+        for (row, &i) in batch.iter().enumerate() {
+            let Item { prompt, answers, adapter, .. } = &items[i];
+            let adapters = wardrobe.adapters(&[*adapter])?;
+            for (c, answer) in answers.tokens.iter().enumerate() {
+                let ids: Vec<i32> = prompt.iter().chain(answer).map(|&id| id as i32).collect();
+                let shape = [1, ids.len()];
+                let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, shape), &decoder.device());
+                let hidden = decoder.hidden(decoder.embed(ids), &[0], None, &adapters)?;
+                let before: Tensor<2> = hidden.narrow(1, prompt.len() - 1, answer.len()).squeeze_dim(0);
+                let labels: Vec<i32> = answer.iter().map(|&id| id as i32).collect();
+                let (nll, top) = self.label_scores(before, &labels);
+                found.insert((row, c), Likelihood { nll, top });
             }
         }
         Ok(found)

@@ -9,7 +9,7 @@ pub(super) const WHITESPACE: WhitespaceConfig =
     WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
 
 /// Longest template; those of real models have at most some 30 KB.
-const LONGEST_SOURCE: usize = 1 << 20;
+pub(super) const LONGEST_SOURCE: usize = 1 << 20;
 /// Most words and signs of one `{{ … }}` or `{% … %}`: chains of operators nest in the compiler.
 const MOST_TOKENS: usize = 1_000;
 /// Most `elif` in all: they nest too.

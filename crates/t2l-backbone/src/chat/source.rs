@@ -1,10 +1,11 @@
 //! Where a template comes from: a model folder or a GGUF file.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{io::ErrorKind, path::Path};
 
 use serde_json::Value;
+use t2l_core::files::read_at_most;
 
-use super::{ChatError, ChatTemplate};
+use super::{ChatError, ChatTemplate, limits::LONGEST_SOURCE};
 use crate::{
     gguf::GgufFile,
     tokenizer::{read_object, token_text},
@@ -43,10 +44,11 @@ impl ChatTemplate {
         let config = read_object(folder, "tokenizer_config.json")?.unwrap_or_default();
         let token = |key: &str| config.get(key).and_then(token_text).map(str::to_owned);
         let path = folder.join("chat_template.jinja");
-        let source = match fs::read_to_string(&path) {
-            Ok(source) => Some(source),
+        let wrong = |reason: String| ChatError::File { path: path.clone(), reason };
+        let source = match read_at_most(&path, LONGEST_SOURCE as u64) {
+            Ok(bytes) => Some(String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(ChatError::File { path, reason: error.to_string() }),
+            Err(error) => return Err(wrong(error.to_string())),
         };
         let source = match source {
             Some(source) => Some(source),

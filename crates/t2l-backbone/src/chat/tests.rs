@@ -163,6 +163,20 @@ fn folders() {
     assert!(matches!(load(), Err(ChatError::File { path, .. }) if path.ends_with("chat_template.jinja")));
 }
 
+/// Files without end, as sparse ones: what is beyond the limit is not read.
+#[test]
+fn files_that_are_too_long_are_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = || ChatTemplate::from_folder(folder.path()).map(|_| ()).unwrap_err().to_string();
+    for name in ["tokenizer_config.json", "chat_template.jinja"] {
+        let file = std::fs::File::create(folder.path().join(name)).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let error = load();
+        assert!(error.contains(name) && error.contains("the most that it can have"), "{error}");
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+}
+
 #[test]
 fn gguf_files() {
     let file = Bytes::front(0, 3)

@@ -146,10 +146,10 @@ impl DecoderConfig {
         self.rope_scaling.longest(self.max_positions)
     }
 
-    /// Whether RoPE frequencies depend on how long the longest row of a batch is (dynamic, LongRoPE): then a row's states
-    /// depend on the batch it is in.
-    pub fn rotates_by_length(&self) -> bool {
-        self.rope_scaling.follows_length()
+    /// How long the longest row of a batch may be for RoPE frequencies not to depend on it, in tokens. Beyond (dynamic,
+    /// LongRoPE) a row's states depend on the batch it is in, and cached ones are not those of a longer row.
+    pub fn steady_context(&self) -> usize {
+        self.rope_scaling.steady().unwrap_or(usize::MAX)
     }
 
     /// Number of weights, norms and biases left out.

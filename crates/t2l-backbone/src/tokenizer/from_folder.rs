@@ -1,12 +1,18 @@
 //! The tokenizer of a model folder: `tokenizer.json`, and beside it the small files that say which of
 //! its tokens begin, end and pad a text.
 
-use std::{fs, panic, path::Path};
+use std::{io::ErrorKind, panic, path::Path};
 
 use serde_json::{Map, Value};
+use t2l_core::files::read_at_most;
 use tokenizers::Tokenizer;
 
 use super::{ModelTokenizer, SpecialIds, TokenizerError, check_growth};
+
+/// Longest `tokenizer.json` in bytes; those of vocabularies of a quarter million tokens have some 35 MB.
+const LONGEST_TOKENIZER: u64 = 256 << 20;
+/// Longest of the files beside it; with every added token listed they reach some 10 MB.
+const LONGEST_OBJECT: u64 = 64 << 20;
 
 impl ModelTokenizer {
     /// Reads a `tokenizer.json`. Special tokens come from `tokenizer_config.json`, else
@@ -15,7 +21,7 @@ impl ModelTokenizer {
     pub fn from_tokenizer_json(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let path = path.as_ref();
         let invalid = |reason: String| TokenizerError::Invalid { path: path.into(), reason };
-        let bytes = fs::read(path).map_err(|source| TokenizerError::Io { path: path.into(), source })?;
+        let bytes = read_at_most(path, LONGEST_TOKENIZER).map_err(|source| TokenizerError::Io { path: path.into(), source })?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
         check_growth(&value).map_err(invalid)?;
         drop(value);
@@ -63,9 +69,9 @@ fn ids(value: &Value) -> Vec<u32> {
 /// The JSON object in a file of the folder; nothing when there is no such file.
 pub(crate) fn read_object(folder: &Path, name: &str) -> Result<Option<Map<String, Value>>, TokenizerError> {
     let path = folder.join(name);
-    let bytes = match fs::read(&path) {
+    let bytes = match read_at_most(&path, LONGEST_OBJECT) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(TokenizerError::Io { path, source }),
     };
     match serde_json::from_slice(&bytes) {

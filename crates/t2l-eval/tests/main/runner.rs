@@ -90,14 +90,22 @@ pub fn repository(path: &str) -> std::path::PathBuf {
 }
 
 pub fn backbone() -> Backbone {
+    backbone_with("tiny", serde_json::json!({}))
+}
+
+/// The same with further keys in its configuration.
+fn backbone_with(name: &str, further: serde_json::Value) -> Backbone {
     let folder = repository("fixtures/tiny-tokenizer");
     let tokenizer = ModelTokenizer::from_tokenizer_json(folder.join("tokenizer.json")).expect("tokenizer");
-    let config = serde_json::json!({
+    let mut config = serde_json::json!({
         "model_type": "llama", "vocab_size": tokenizer.vocabulary(), "hidden_size": 32, "intermediate_size": 48,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu",
     });
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("t2l-eval-{}.json", std::process::id()));
+    for (key, value) in further.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("t2l-eval-{name}-{}.json", std::process::id()));
     std::fs::write(&file, config.to_string()).expect("written");
     let config = DecoderConfig::from_json(&file).expect("a configuration");
     let _ = std::fs::remove_file(&file);
@@ -230,11 +238,29 @@ const ALL: [Condition; 6] =
 
 #[test]
 fn every_number_agrees_with_one_pass_per_example() {
-    let backbone = backbone();
-    let generator = waves(&backbone, 0.3);
+    agrees_with_one_pass_per_example(&backbone());
+}
+
+/// LongRoPE turns a row by other frequencies once it is longer than the original context; dynamic scaling by others at
+/// every length beyond. Many prompts here are shorter than 64 tokens and many longer, some with only one of their answers.
+#[test]
+fn so_it_does_where_rotation_depends_on_length() {
+    let longrope = serde_json::json!({
+        "original_max_position_embeddings": 64,
+        "rope_scaling": {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 2.0, 4.0, 9.0]},
+    });
+    agrees_with_one_pass_per_example(&backbone_with("longrope", longrope));
+    let dynamic = serde_json::json!({
+        "max_position_embeddings": 64, "rope_scaling": {"rope_type": "dynamic", "factor": 8.0},
+    });
+    agrees_with_one_pass_per_example(&backbone_with("dynamic", dynamic));
+}
+
+fn agrees_with_one_pass_per_example(backbone: &Backbone) {
+    let generator = waves(backbone, 0.3);
     let set = TaskSet::open(repository("fixtures/tiny-tasks")).expect("opens");
-    let report = run(&backbone, &generator, &set, &plan(&set, &ALL)).expect("runs");
-    let slow = Slow { backbone: &backbone, generator: &generator };
+    let report = run(backbone, &generator, &set, &plan(&set, &ALL)).expect("runs");
+    let slow = Slow { backbone, generator: &generator };
     let renderer = PromptRenderer::new(&backbone.tokenizer, &backbone.chat).expect("renders");
     let (mut checked, mut moved) = (0, 0.0f64);
     for task in set.tasks.iter().chain(&set.benchmarks) {

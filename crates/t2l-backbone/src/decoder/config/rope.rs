@@ -87,9 +87,12 @@ impl RopeScaling {
         }
     }
 
-    /// Whether frequencies depend on how long the longest row is.
-    pub(super) fn follows_length(&self) -> bool {
-        matches!(self, Self::Dynamic { .. } | Self::LongRope { .. })
+    /// Tokens of the longest row up to which frequencies do not depend on them, where they do at all.
+    pub(super) fn steady(&self) -> Option<usize> {
+        match self {
+            Self::Dynamic { original, .. } | Self::LongRope { original, .. } => Some(*original as usize),
+            _ => None,
+        }
     }
 
     /// Longest context that it makes of the one in the configuration.
