@@ -1,6 +1,8 @@
 //! Picks a compute device from a string such as `cpu`, `ndarray`, `cuda:0` or `wgpu`.
 
-use burn::tensor::Device;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::tensor::{Device, Tensor};
 
 /// A device that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +21,14 @@ pub enum DeviceError {
         name: String,
         /// The feature that would bring it.
         feature: &'static str,
+    },
+    /// A device that this machine does not have, or whose driver it does not have.
+    #[error("device {name:?} is not available: {reason}")]
+    Unavailable {
+        /// What was asked for.
+        name: String,
+        /// What its driver, or the search for it, said.
+        reason: String,
     },
 }
 
@@ -47,10 +57,10 @@ const KINDS: [(&str, bool, bool); 7] = [
     ("rocm", cfg!(feature = "rocm"), true),
 ];
 
-/// Parses `NAME` or `NAME:INDEX`.
+/// Parses `NAME` or `NAME:INDEX`, and has the device hold a value unless it is a CPU.
 ///
 /// # Errors
-/// A name nobody knows, or one whose cargo feature is not compiled in.
+/// A name nobody knows, one whose cargo feature is not compiled in, or a device that is not there.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -76,7 +86,23 @@ pub fn parse(spec: &str) -> Result<Device, DeviceError> {
     if !compiled {
         return Err(DeviceError::NotCompiled { name: spec.to_owned(), feature });
     }
-    open(name, index).ok_or_else(unknown)
+    if !indexed {
+        return open(name, index).ok_or_else(unknown);
+    }
+    probe(spec, || {
+        let device = open(name, index)?;
+        Tensor::<1>::zeros([1], &device).into_data();
+        Some(device)
+    })?
+    .ok_or_else(unknown)
+}
+
+/// Uses a device for the first time: only then, and by a panic, do drivers say that they or the device are missing.
+fn probe<T>(name: &str, first_use: impl FnOnce() -> T) -> Result<T, DeviceError> {
+    catch_unwind(AssertUnwindSafe(first_use)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        DeviceError::Unavailable { name: name.to_owned(), reason: text.unwrap_or("its driver fails").to_owned() }
+    })
 }
 
 #[allow(unused_variables, reason = "which arms exist depends on the features")]
@@ -99,5 +125,19 @@ fn open(name: &str, index: Option<usize>) -> Option<Device> {
         #[cfg(feature = "rocm")]
         "rocm" => Some(Device::rocm(index.unwrap_or(0))),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_missing_driver_says_is_an_error() {
+        assert_eq!(probe("cuda", || 1), Ok(1));
+        let error = probe("cuda:9", || panic!("no device {}", 9)).map(|()| 1).expect_err("it panics");
+        assert_eq!(error.to_string(), "device \"cuda:9\" is not available: no device 9");
+        let error = probe("cuda", || panic!("no driver")).map(|()| 1).expect_err("it panics");
+        assert_eq!(error.to_string(), "device \"cuda\" is not available: no driver");
     }
 }
