@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use t2l_core::files::{PartialFolder, clear_partial};
+use t2l_core::files::{PartialFolder, folder_of, is_occupied, try_sync_folder};
 
-use super::sync_folder;
 use crate::AdapterError;
 
 /// Lets `write` put files of the given names into a hidden folder, then moves them to where they belong.
@@ -18,24 +17,17 @@ pub(crate) fn publish(
     force: bool,
     write: impl FnOnce(&Path) -> Result<(), AdapterError>,
 ) -> Result<(), AdapterError> {
-    // What a killed run left half-written does not count.
-    clear_partial(folder);
-    let occupied = match std::fs::read_dir(folder) {
-        Ok(mut entries) => Some(entries.next().is_some()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return Err(AdapterError::io(folder)(e)),
-    };
-    match occupied {
-        Some(true) if !force => Err(AdapterError::NotEmpty { path: folder.to_owned() }),
-        Some(_) => {
-            let aside = hidden_folder(folder)?;
-            write(aside.path())?;
-            replace(folder, aside.path(), names)?;
-            sync_folder(folder);
-            Ok(())
-        }
-        None => publish_new(folder, write),
+    if is_occupied(folder).map_err(AdapterError::io(folder))? && !force {
+        return Err(AdapterError::NotEmpty { path: folder.to_owned() });
     }
+    if !folder.exists() {
+        return publish_new(folder, write);
+    }
+    let aside = hidden_folder(folder)?;
+    write(aside.path())?;
+    replace(folder, aside.path(), names)?;
+    try_sync_folder(folder);
+    Ok(())
 }
 
 /// Lets `write` fill a hidden folder, then renames it into place. There must be nothing yet, or an empty folder.
@@ -43,25 +35,17 @@ pub(crate) fn publish_new(
     folder: &Path,
     write: impl FnOnce(&Path) -> Result<(), AdapterError>,
 ) -> Result<(), AdapterError> {
-    let parent = parent(folder);
+    let parent = folder_of(folder);
     let made = Ancestors::make(parent)?;
     let aside = hidden_folder(parent)?;
     write(aside.path())?;
-    sync_folder(aside.path());
+    try_sync_folder(aside.path());
     std::fs::rename(aside.path(), folder).map_err(AdapterError::io(folder))?;
-    sync_folder(parent);
+    try_sync_folder(parent);
     // The one has been moved away, the other is wanted: nothing is left to clean up.
     aside.keep();
     made.keep();
     Ok(())
-}
-
-/// The folder in which a path lies.
-pub(super) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
 }
 
 fn hidden_folder(parent: &Path) -> Result<PartialFolder, AdapterError> {

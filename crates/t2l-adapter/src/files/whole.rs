@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use t2l_core::files::partial_file;
+use t2l_core::files::{folder_of, partial_file, try_sync_folder};
 
-use super::folder::{Ancestors, parent};
-use super::sync_folder;
+use super::folder::Ancestors;
 use crate::AdapterError;
 
 /// Lets `write` fill a hidden file beside `path`, then renames it into place; folders on the way are made.
@@ -26,7 +25,7 @@ pub(crate) fn write_whole(
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(AdapterError::io(path)(e)),
         _ => {}
     }
-    let parent = parent(path);
+    let parent = folder_of(path);
     let made = Ancestors::make(parent)?;
     let mut aside = partial_file(parent).map_err(AdapterError::io(parent))?;
     let mut file = BufWriter::new(aside.as_file_mut());
@@ -41,7 +40,7 @@ pub(crate) fn write_whole(
         }
         Err(e) => return Err(AdapterError::io(path)(e.error)),
     }
-    sync_folder(parent);
+    try_sync_folder(parent);
     made.keep();
     Ok(())
 }

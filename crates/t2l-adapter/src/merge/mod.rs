@@ -17,6 +17,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Serialize;
+use t2l_core::files::is_occupied;
 use t2l_core::{Adapter, LoraWeights};
 
 use self::rows::RowUpdate;
@@ -51,7 +52,9 @@ pub fn merge(adapter: &Adapter, model: &Path, output: &Path) -> Result<Merged, A
     for (layer, module, weights) in adapter.iter() {
         check_factors(layer, module, weights)?;
     }
-    refuse_occupied(output)?;
+    if is_occupied(output).map_err(AdapterError::io(output))? {
+        return Err(AdapterError::Occupied { path: output.to_owned() });
+    }
     let names = shards::names(model)?;
     let plan = Plan::new(adapter, model, &names)?;
     let mut merged = Merged { merged: plan.places.len(), tensors: 0, shards: names.len(), bytes: 0 };
@@ -64,18 +67,6 @@ pub fn merge(adapter: &Adapter, model: &Path, output: &Path) -> Result<Merged, A
         shards::copy_rest(model, aside)
     })?;
     Ok(merged)
-}
-
-fn refuse_occupied(folder: &Path) -> Result<(), AdapterError> {
-    t2l_core::files::clear_partial(folder);
-    match std::fs::read_dir(folder) {
-        Ok(mut entries) => match entries.next() {
-            Some(_) => Err(AdapterError::Occupied { path: folder.to_owned() }),
-            None => Ok(()),
-        },
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(AdapterError::io(folder)(e)),
-    }
 }
 
 /// Which tensor takes which update; checked before anything is written.

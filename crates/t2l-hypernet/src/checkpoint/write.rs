@@ -6,7 +6,7 @@ use std::path::Path;
 
 use half::bf16;
 use safetensors::tensor::TensorView;
-use t2l_core::files::{PARTIAL, PartialFolder, REPLACED};
+use t2l_core::files::{PARTIAL, PartialFolder, REPLACED, folder_of, try_sync_folder};
 
 use super::{Checkpoint, Dtype, MANIFEST, Manifest, VERSION, WEIGHTS, sha256};
 use crate::HypernetError;
@@ -25,10 +25,7 @@ impl Checkpoint {
         if folder.file_name().is_none() {
             return Err(HypernetError::io(folder)(Error::new(ErrorKind::InvalidInput, "does not name a folder")));
         }
-        let parent = match folder.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
+        let parent = folder_of(folder);
         let tag = tag(folder);
         put_back(folder, parent, &tag);
         check_replaceable(folder)?;
@@ -53,7 +50,7 @@ impl Checkpoint {
             let path = fresh.join(name);
             write_synced(&path, bytes).map_err(HypernetError::io(&path))?;
         }
-        sync_folder(&fresh);
+        try_sync_folder(&fresh);
         if folder.exists() {
             let old = aside.path().join(REPLACED);
             std::fs::rename(folder, &old).map_err(HypernetError::io(folder))?;
@@ -67,7 +64,7 @@ impl Checkpoint {
         } else {
             std::fs::rename(&fresh, folder).map_err(HypernetError::io(folder))?;
         }
-        sync_folder(parent);
+        try_sync_folder(parent);
         Ok(weights_sha256)
     }
 
@@ -147,11 +144,4 @@ fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-/// Makes renames in a folder outlast a power cut, where the system can.
-fn sync_folder(folder: &Path) {
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
 }

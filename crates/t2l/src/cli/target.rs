@@ -1,22 +1,15 @@
 //! Where results go: what is in the way there is found before anything is loaded.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use t2l::core::files::{clear_partial, folder_of};
+use t2l::core::files::{folder_of, is_occupied};
 
 /// Refuses a folder that holds something, unless `force` says that it may be replaced. What a killed run left
 /// half-written there is cleared away and does not count.
 pub fn refuse_occupied(folder: &Path, force: bool) -> anyhow::Result<()> {
-    clear_partial(folder);
-    let occupied = match std::fs::read_dir(folder) {
-        _ if force => return Ok(()),
-        Ok(mut entries) => entries.next().is_some(),
-        Err(e) if e.kind() == ErrorKind::NotFound => false,
-        Err(e) => return Err(e).with_context(|| folder.display().to_string()),
-    };
-    if occupied {
+    let occupied = is_occupied(folder);
+    if !force && occupied.with_context(|| folder.display().to_string())? {
         bail!("{}: is not empty; use --force to replace it", folder.display());
     }
     Ok(())

@@ -37,7 +37,7 @@ fn an_endless_configuration_is_not_read() {
     write_folder(folder.path(), b"{}", &file_bytes(&good()));
     std::fs::File::options().write(true).open(folder.path().join(CONFIG)).unwrap().set_len(1 << 40).unwrap();
     let error = load(folder.path(), &Device::flex()).unwrap_err().to_string();
-    assert!(error.contains("is longer than"), "{error}");
+    assert!(error.contains("has more than"), "{error}");
 }
 
 #[test]
