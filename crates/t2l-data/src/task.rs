@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use t2l_core::files::{lines_at_most, read_at_most};
 
 use crate::DataError;
+
+/// Bytes of the longest tasks.json, benchmarks.json or splits.json that is read.
+const LIST_LIMIT: u64 = 256 << 20;
+/// Bytes of the longest example.
+const LINE_LIMIT: u64 = 16 << 20;
 
 /// What kind of answer a task asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -305,10 +311,10 @@ impl TaskSet {
         let path = self.file(task, part)?;
         let mut examples = Vec::new();
         let file = File::open(&path).map_err(DataError::io(&path))?;
-        for (i, line) in BufReader::new(file).lines().enumerate() {
+        for (i, line) in lines_at_most(BufReader::new(file), LINE_LIMIT).enumerate() {
             let wrong = |reason: String| DataError::Example { path: path.clone(), line: i + 1, reason };
             let line = line.map_err(|source| match source.kind() {
-                std::io::ErrorKind::InvalidData => wrong("is not UTF-8".into()),
+                ErrorKind::InvalidData | ErrorKind::FileTooLarge => wrong(source.to_string()),
                 _ => DataError::Io { path: path.clone(), source },
             })?;
             if line.trim().is_empty() {
@@ -339,7 +345,7 @@ impl TaskSet {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, DataError> {
-    let bytes = std::fs::read(path).map_err(DataError::io(path))?;
+    let bytes = read_at_most(path, LIST_LIMIT).map_err(DataError::io(path))?;
     serde_json::from_slice(&bytes).map_err(|e| DataError::Format { path: path.to_owned(), reason: e.to_string() })
 }
 

@@ -307,6 +307,27 @@ fn sampler_on_the_real_tasks() {
 }
 
 #[test]
+fn files_and_lines_without_end_are_not_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let endless = |name: &str| {
+        let file = std::fs::File::create(folder.path().join(name)).expect("a file");
+        file.set_len(1 << 33).expect("a sparse file");
+    };
+    let tasks = r#"{"tasks": [{"name": "a", "file": "a.jsonl", "descriptions": {"train": ["Do."]}}]}"#;
+    std::fs::write(folder.path().join("tasks.json"), tasks).expect("written");
+    let set = TaskSet::open(folder.path()).expect("opens");
+    endless("a.jsonl");
+    let error = set.examples(&set.tasks[0], Part::All).expect_err("is too long").to_string();
+    assert!(error.ends_with("a.jsonl:1: has more than 16777216 bytes, the most that it can have"), "{error}");
+    endless("splits.json");
+    let error = set.split("train").expect_err("is too long").to_string();
+    assert!(error.contains("splits.json: has more than 268435456 bytes"), "{error}");
+    endless("tasks.json");
+    let error = TaskSet::open(folder.path()).expect_err("is too long").to_string();
+    assert!(error.contains("tasks.json: has more than 268435456 bytes"), "{error}");
+}
+
+#[test]
 fn the_fixture_folder_is_where_it_should_be() {
     let path: PathBuf = tiny().folder().to_owned();
     assert!(path.join("splits.json").exists());

@@ -1,5 +1,6 @@
-//! Files that appear whole or not at all, and digests of them.
+//! Files that appear whole or not at all and are read up to a bound, and digests of them.
 
+use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -12,9 +13,15 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     files::write_whole(path, bytes).map_err(TrainError::io(path))
 }
 
-/// Makes renames in a folder outlast a power cut.
-pub fn sync_folder(folder: &Path) -> Result<(), TrainError> {
-    files::sync_folder(folder).map_err(TrainError::io(folder))
+/// Bytes of the longest configuration that is read, and of the longest file beside one.
+pub const SMALL: u64 = 1 << 20;
+/// Bytes of the longest record of a run that is drawn: millions of steps.
+pub const METRICS: u64 = 1 << 30;
+
+/// The text of a file of at most `limit` bytes.
+pub fn read_text(path: &Path, limit: u64) -> Result<String, TrainError> {
+    let bytes = files::read_at_most(path, limit).map_err(TrainError::io(path))?;
+    String::from_utf8(bytes).map_err(|_| TrainError::io(path)(Error::new(ErrorKind::InvalidData, "is not UTF-8")))
 }
 
 /// SHA-256 of the parts one after another, in hexadecimal.

@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::prelude::*;
 use serde_json::Value;
 
-use crate::TrainError;
+use crate::{TrainError, files};
 
 type Curve = (String, Vec<(f64, f64)>);
 
@@ -14,7 +14,7 @@ type Curve = (String, Vec<(f64, f64)>);
 /// # Errors
 /// The metrics cannot be read, hold no step, or the drawing cannot be written.
 pub fn plot(metrics: &Path, svg: &Path) -> Result<(), TrainError> {
-    let text = std::fs::read_to_string(metrics).map_err(TrainError::io(metrics))?;
+    let text = files::read_text(metrics, files::METRICS)?;
     let entries: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let series = |key: &str| -> Vec<(f64, f64)> {
         entries.iter().filter_map(|e| Some((e.get("step")?.as_f64()?, e.get(key)?.as_f64()?))).collect()
@@ -44,7 +44,7 @@ pub fn plot(metrics: &Path, svg: &Path) -> Result<(), TrainError> {
     let mut drawing = String::new();
     draw(&mut drawing, &panels)
         .map_err(|e| TrainError::State { path: svg.to_owned(), reason: format!("cannot be drawn: {e}") })?;
-    crate::files::write_whole(svg, drawing.as_bytes())
+    files::write_whole(svg, drawing.as_bytes())
 }
 
 fn smooth(points: &[(f64, f64)], window: usize) -> Vec<(f64, f64)> {

@@ -20,7 +20,7 @@ const NAME: &str = "events.out.tfevents.0.t2l";
 /// # Errors
 /// The metrics cannot be read, or the file cannot be written.
 pub fn tensorboard(metrics: &Path, folder: &Path) -> Result<PathBuf, TrainError> {
-    let text = std::fs::read_to_string(metrics).map_err(TrainError::io(metrics))?;
+    let text = files::read_text(metrics, files::METRICS)?;
     let changed = metrics.metadata().and_then(|about| about.modified()).map_err(TrainError::io(metrics))?;
     let time = changed.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
     let mut bytes = record(&event(time, None, &field(3, b"brain.Event:2")));

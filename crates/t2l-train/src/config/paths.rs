@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use super::{TrainConfig, Trainer};
-use crate::TrainError;
+use crate::{TrainError, files};
 
 impl TrainConfig {
     /// Reads and checks a configuration file for a trainer. Relative paths in it count from the file's folder; a model
     /// is a path where there is a file or folder of that name.
     ///
     /// # Errors
-    /// Not readable, not TOML, an unknown key, or a value out of range.
+    /// Not readable, too long, not TOML, an unknown key, or a value out of range.
     pub fn load(path: &Path, trainer: Trainer) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        let text = files::read_text(path, files::SMALL)?;
         let config =
             Self::parse(&text, trainer).map_err(|reason| TrainError::Config { path: path.to_owned(), reason })?;
         let file = std::path::absolute(path).map_err(TrainError::io(path))?;
@@ -73,5 +73,16 @@ mod tests {
         let name = Path::new(file.path().file_name().expect("a name"));
         let config = TrainConfig::load(name, Trainer::Sft).expect("loads");
         assert!(config.data.dir.is_absolute(), "{}", config.data.dir.display());
+    }
+
+    #[test]
+    fn a_file_without_end_is_not_read() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(1 << 33).expect("a sparse file");
+        let error = TrainConfig::load(file.path(), Trainer::Sft).expect_err("is too long").to_string();
+        assert!(
+            error.contains(&*file.path().to_string_lossy()) && error.contains("more than 1048576 bytes"),
+            "{error}"
+        );
     }
 }

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use t2l_adapter::peft;
+use t2l_core::files::sync_folder;
 
 use super::adapters::Adapters;
 use crate::run::{STATE, exported};
@@ -127,8 +129,8 @@ impl Library {
                 continue;
             }
             // A group that was begun goes on as it was: the adapters of one batch cannot be taken apart.
-            let begun = std::fs::read(self.group_folder(&name).join(GROUP)).ok();
-            let begun = begun.and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok());
+            let begun = files::read_text(&self.group_folder(&name).join(GROUP), files::SMALL).ok();
+            let begun = begun.and_then(|text| serde_json::from_str::<Vec<String>>(&text).ok());
             let tasks = begun.filter(|begun| begun.iter().all(|t| chunk.iter().any(|(task, _)| task == t)));
             groups.push(Group { name, tasks: tasks.unwrap_or(left) });
         }
@@ -196,7 +198,7 @@ impl Library {
         let best = exported(group, "best", task);
         let source = if best.exists() { best } else { exported(group, "last", task) };
         std::fs::rename(&source, &target).map_err(TrainError::io(&target))?;
-        files::sync_folder(&self.folder)
+        sync_folder(&self.folder).map_err(TrainError::io(&self.folder))
     }
 
     /// Removes what a finished group needs no more; its metrics stay.
@@ -265,8 +267,8 @@ fn finished_task(task: &str, report: &Report) -> FinishedTask {
 }
 
 fn read_report(path: &Path) -> Result<Report, TrainError> {
-    let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
-    serde_json::from_slice(&bytes).map_err(|e| TrainError::State { path: path.to_owned(), reason: e.to_string() })
+    let text = files::read_text(path, files::SMALL)?;
+    serde_json::from_str(&text).map_err(|e| TrainError::State { path: path.to_owned(), reason: e.to_string() })
 }
 
 /// A task's folder is called like the task; names that would lead elsewhere are refused.
@@ -283,7 +285,7 @@ fn folder_name(task: &str) -> Result<&str, TrainError> {
 pub fn adapter_of_task(library: &Path, task: &str) -> Option<PathBuf> {
     let plain = Path::new(task).components().count() == 1 && !task.starts_with('.');
     let folder = library.join(task);
-    (plain && folder.join("adapter_config.json").is_file()).then_some(folder)
+    (plain && folder.join(peft::CONFIG).is_file()).then_some(folder)
 }
 
 #[cfg(test)]

@@ -1,15 +1,20 @@
 //! `t2l chat`: a conversation with the base model wearing a description's adapter.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 
+use anyhow::Context;
 use serde_json::{Value, json};
 use t2l::backbone::chat::Message;
 use t2l::backbone::{Backbone, GenerateOptions, Sampling};
 use t2l::core::AdapterBatch;
+use t2l::core::files::lines_at_most;
 use t2l::data::PromptRenderer;
 
 use super::args::{ChatArgs, Global};
 use super::output::{self, Terminal};
+
+/// Bytes of the longest line that is read.
+const LINE_LIMIT: u64 = 1 << 20;
 
 pub fn run(args: &ChatArgs, global: &Global) -> anyhow::Result<()> {
     let t2l = super::text_to_lora(&args.checkpoint, global)?;
@@ -57,13 +62,13 @@ impl Chat<'_> {
             eprintln!("An empty line forgets the conversation; Ctrl-D ends it.");
         }
         let mut messages: Vec<Message> = Vec::new();
-        let mut lines = std::io::stdin().lock().lines();
+        let mut lines = lines_at_most(std::io::stdin().lock(), LINE_LIMIT);
         loop {
             if interactive {
                 eprint!("> ");
             }
             let Some(line) = lines.next() else { return Ok(()) };
-            let line = line?;
+            let line = line.context("a line of standard input")?;
             if line.trim().is_empty() {
                 messages.clear();
                 continue;
