@@ -20,12 +20,6 @@ impl TrainConfig {
         files::digest([text.as_bytes()])
     }
 
-    /// Whether a state with this digest is of this configuration. Also known are digests of every value,
-    /// as they were made at first.
-    pub(crate) fn has_digest(&self, digest: &str) -> bool {
-        digest == self.digest() || self.digests_of_everything().iter().any(|known| known == digest)
-    }
-
     /// The same with what decides nothing at its default.
     fn what_decides(&self) -> Self {
         let mut what = self.clone();
@@ -42,54 +36,6 @@ impl TrainConfig {
             what.recon = ReconConfig::default();
         }
         what
-    }
-
-    /// The digests as they were made at first: of every value, the defaults included; and before there was a margin.
-    fn digests_of_everything(&self) -> Vec<String> {
-        let mut what = self.clone();
-        what.data.dir = "".into();
-        what.recon.library = "".into();
-        what.run.checkpoint_every = 1;
-        let mut what = value(&what);
-        // Settings that there were not yet, and so have no such digest unless they are at their default.
-        const NEWER: [(&str, &str); 8] = [
-            ("data", "benchmarks"),
-            ("hypernet", "task_encoder"),
-            ("hypernet", "multitask"),
-            ("hypernet", "offset"),
-            ("run", "patience"),
-            ("model", "weights"),
-            ("model", "products"),
-            ("loss", "gradient_checkpointing"),
-        ];
-        let defaults = value(&Self::defaults(self.trainer));
-        for (section, key) in NEWER {
-            if what[section][key] != defaults[section][key] {
-                return vec![];
-            }
-            if let Some(section) = what.get_mut(section).and_then(Value::as_object_mut) {
-                section.shift_remove(key);
-            }
-        }
-        if let Some(sections) = what.as_object_mut() {
-            let plain = matches!(self.trainer, Trainer::Lora | Trainer::Multitask);
-            let foreign = [
-                ("trainer", self.trainer == Trainer::Sft),
-                ("lora", !plain),
-                ("recon", self.trainer != Trainer::Recon),
-            ];
-            for (section, _) in foreign.into_iter().filter(|(_, foreign)| *foreign) {
-                sections.shift_remove(section);
-            }
-        }
-        let mut digests = vec![files::digest([what.to_string().as_bytes()])];
-        if self.loss.margin_weight == 0.0
-            && let Some(loss) = what.get_mut("loss").and_then(Value::as_object_mut)
-        {
-            loss.retain(|name, _| !name.starts_with("margin"));
-            digests.push(files::digest([what.to_string().as_bytes()]));
-        }
-        digests
     }
 }
 
@@ -154,20 +100,5 @@ mod tests {
             config("", Trainer::Sft).digest(),
             "e89f24127bedfe20330d23c5a2dc510ba7f37eb5c7f22781bcca87bc9373544d"
         );
-    }
-
-    /// As states hold them that were written before only differences counted.
-    #[test]
-    fn states_with_a_digest_of_every_value_are_still_known() {
-        let config = config("[run]\nsteps = 500", Trainer::Lora);
-        assert!(config.has_digest(&config.digest()));
-        let old = [
-            "7692bdaf06cf0afff4b0723a5e36c21c10c8a3de89d25a2132fd601d53b992dd",
-            "31ddfe31f0dee12a108ff439801d789a5e779c5bb36da81ea141c39c260d0ab4",
-        ];
-        for digest in old {
-            assert!(config.has_digest(digest), "{digest}");
-            assert!(!TrainConfig::defaults(Trainer::Lora).has_digest(digest), "{digest}");
-        }
     }
 }

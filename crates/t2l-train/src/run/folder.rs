@@ -10,8 +10,6 @@ use crate::{TrainConfig, TrainError, files};
 
 /// What a run that was killed before its first checkpoint may have left, and what belongs to a run otherwise.
 const OURS: [&str; 7] = ["lock", "last", "best", "metrics.jsonl", "curves.svg", "tensorboard", "group.json"];
-/// How files and folders begin that are being written; the others are of earlier versions.
-const UNFINISHED: [&str; 4] = [PARTIAL, ".tmp", ".adapter-", ".checkpoint-"];
 
 /// Makes a run's folder, or takes up the one that is there, for as long as the lock is held. What a killed process left
 /// half written is removed.
@@ -36,7 +34,7 @@ fn remove_unfinished(folder: &Path) -> Result<(), TrainError> {
         for entry in entries {
             let entry = entry.map_err(TrainError::io(&folder))?;
             let (name, path) = (entry.file_name(), entry.path());
-            if UNFINISHED.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            if name.to_string_lossy().starts_with(PARTIAL) {
                 let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
                 removed.map_err(TrainError::io(&path))?;
             }
@@ -67,7 +65,7 @@ fn check_vacant(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
     names.sort();
     for name in names {
         let text = name.to_string_lossy();
-        let ours = OURS.contains(&&*text) || UNFINISHED.iter().any(|start| text.starts_with(start));
+        let ours = OURS.contains(&&*text) || text.starts_with(PARTIAL);
         let config_of_ours = text == "config.toml" && written_by_us(&folder.join(&name), config);
         if !(ours || config_of_ours) {
             return Err(TrainError::NotARun { folder: folder.to_owned(), file: name.into() });
@@ -92,7 +90,7 @@ fn placed(config: &TrainConfig) -> TrainConfig {
 
 /// Whether a file is what a run of this configuration writes: the same settings, every one of them, and no word more.
 fn written_by_us(path: &Path, config: &TrainConfig) -> bool {
-    let Ok(text) = std::fs::read_to_string(path) else { return false };
+    let Ok(text) = files::read_text(path, files::SMALL) else { return false };
     let Ok(theirs) = TrainConfig::parse(&text, config.trainer) else { return false };
     let whole = toml::to_string_pretty(&theirs).is_ok_and(|whole| whole == text);
     whole && theirs.digest() == placed(config).digest()
@@ -110,7 +108,7 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
         let refused = |config: &TrainConfig| check_vacant(folder.path(), config).err().map(|e| e.to_string());
         assert_eq!(refused(&config), None);
-        for name in ["lock", "metrics.jsonl", ".tmpX1", ".t2l-partial-X2"] {
+        for name in ["lock", "metrics.jsonl", ".t2l-partial-X2"] {
             write(name, "");
         }
         write("config.toml", &resolved(&config).expect("serialises"));

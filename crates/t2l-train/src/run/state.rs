@@ -68,7 +68,7 @@ pub fn load(
         SafeTensors::read_metadata(&bytes).map_err(|e| invalid(format!("torn or not a state file: {e}")))?;
     let text = header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| invalid("not a state file".into()))?;
     let mut progress = Progress::parse(text).map_err(&invalid)?;
-    if !config.has_digest(&progress.config_digest) {
+    if config.digest() != progress.config_digest {
         return Err(invalid(
             "was written under another configuration; train in another folder, or restore the configuration".into(),
         ));
@@ -99,7 +99,7 @@ pub fn load(
     if files::digest(in_order.iter().copied()) != progress.checksum {
         return Err(invalid("checksum does not match: the file is damaged".into()));
     }
-    (progress.config_digest, progress.data) = (config.digest(), data);
+    progress.data = data;
     Ok(progress)
 }
 
