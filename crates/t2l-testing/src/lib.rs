@@ -52,10 +52,11 @@ pub fn data() -> Option<PathBuf> {
     root("T2L_DATA", "../shared/data")
 }
 
-/// A model file or folder in the cache, by its name for `t2l models`.
+/// A model file or folder in the cache, by its name for `t2l models`, which looks in the same place.
 pub fn model(name: &str, file: &str) -> Result<PathBuf, Skip> {
-    let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache/t2l"));
-    let cache = std::env::var_os("T2L_CACHE").map(PathBuf::from).or_else(home).ok_or(Skip::ModelNotFetched)?;
+    let from_environment = std::env::var_os("T2L_CACHE").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let platform = || directories::BaseDirs::new().map(|d| d.cache_dir().join("t2l"));
+    let cache = from_environment.or_else(platform).ok_or(Skip::ModelNotFetched)?;
     let path = cache.join("models").join(name);
     if path.join(file).is_file() { Ok(path) } else { Err(Skip::ModelNotFetched) }
 }
