@@ -18,7 +18,7 @@ mod tests;
 mod write;
 
 pub use base::BaseShape;
-pub use read::{Read, load};
+pub use read::{Read, is_lora, load};
 pub use write::save;
 
 /// Metadata keys.

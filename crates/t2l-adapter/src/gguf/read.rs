@@ -75,6 +75,11 @@ pub fn load(path: &Path, base: Option<&BaseShape>, device: &Device) -> Result<Re
     Ok(Read { adapter, description: file.get::<&str>(keys::TASK)?.map(str::to_owned) })
 }
 
+/// Whether a file is a LoRA in GGUF, as [`load`] and llama.cpp take it, by its metadata.
+pub fn is_lora(path: &Path) -> bool {
+    GgufFile::open(path).is_ok_and(|file| expect_lora(&file).is_ok())
+}
+
 /// Models, control vectors and adapters that only work after certain tokens are GGUF files too.
 fn expect_lora(file: &GgufFile) -> Result<(), AdapterError> {
     let unsupported = |setting: String| Err(AdapterError::Unsupported { path: file.path().to_owned(), setting });
