@@ -162,10 +162,10 @@ pub struct ChatArgs {
     #[arg(value_name = "DESCRIPTION")]
     pub description: Option<String>,
     /// Sampling temperature; 0 always takes the likeliest token
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     pub temperature: f64,
-    /// Sample among the likeliest tokens that make up this share of the probability
-    #[arg(long, default_value_t = 1.0)]
+    /// Sample among the likeliest tokens that make up this share of the probability, above 0 and up to 1
+    #[arg(long, default_value_t = 1.0, value_parser = top_p, allow_negative_numbers = true)]
     pub top_p: f64,
     /// Seed of the sampling
     #[arg(long, default_value_t = 0)]
@@ -179,6 +179,18 @@ pub struct ChatArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub checkpoint: CheckpointArgs,
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    number(text, |x| x.is_finite() && x >= 0.0, "must be a number from 0")
+}
+
+fn top_p(text: &str) -> Result<f64, String> {
+    number(text, |x| x > 0.0 && x <= 1.0, "must be a number above 0 and up to 1")
+}
+
+fn number(text: &str, fits: impl Fn(f64) -> bool, rule: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|x| fits(*x)).ok_or_else(|| rule.to_owned())
 }
 
 /// `t2l train …`
@@ -251,6 +263,33 @@ pub enum Mode {
     Both,
 }
 
+/// Which examples of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// For training
+    Train,
+    /// For validation
+    Valid,
+    /// A benchmark's development items
+    Dev,
+    /// A benchmark's test items
+    Test,
+    /// All that the task's file holds
+    All,
+}
+
+impl From<Part> for t2l::data::Part {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Train => Self::Train,
+            Part::Valid => Self::Valid,
+            Part::Dev => Self::Dev,
+            Part::Test => Self::Test,
+            Part::All => Self::All,
+        }
+    }
+}
+
 /// `t2l eval`
 #[derive(Debug, Args)]
 pub struct EvalArgs {
@@ -267,8 +306,8 @@ pub struct EvalArgs {
     #[arg(long, value_name = "A,B,…|all", value_delimiter = ',')]
     pub benchmarks: Vec<String>,
     /// Part of each task to score; by default valid for tasks and dev for benchmarks
-    #[arg(long, value_name = "train|valid|dev|test|all")]
-    pub part: Option<String>,
+    #[arg(long, value_enum)]
+    pub part: Option<Part>,
     /// Prompt modes
     #[arg(long, value_enum, default_value = "input")]
     pub mode: Mode,
@@ -297,8 +336,8 @@ pub struct EvalArgs {
     #[arg(long, conflicts_with = "generate")]
     pub nll_only: bool,
     /// Write the report (JSON) here; a Markdown table goes beside it
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
+    #[arg(short, long, alias = "out", value_name = "FILE")]
+    pub output: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelArgs,
@@ -490,7 +529,7 @@ pub struct SakanaArgs {
 pub enum ModelsCommand {
     /// Known models, and which of them are here
     List,
-    /// Fetch models; all known ones when none is named
+    /// Fetch models; those of the bundled checkpoint when none is named
     Pull {
         /// Names
         #[arg(value_name = "NAME")]

@@ -125,7 +125,7 @@ fn folders(library: &Path) -> anyhow::Result<Vec<PathBuf>> {
     for entry in entries {
         let path = entry.with_context(|| library.display().to_string())?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.join("adapter_config.json").is_file() {
+        if !hidden && path.join(peft::CONFIG).is_file() {
             folders.push(path);
         }
     }

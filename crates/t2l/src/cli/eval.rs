@@ -13,7 +13,7 @@ use super::output::{self, Terminal};
 use super::{target, typed};
 
 pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
-    if let Some(path) = &args.out {
+    if let Some(path) = &args.output {
         target::check_report(path)?;
     }
     let set = TaskSet::open(&args.data)?;
@@ -26,11 +26,11 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
         Mode::Both => vec![PromptMode::Input, PromptMode::Definition],
     };
     let t2l = super::text_to_lora(&args.checkpoint, global)?;
-    let backbone = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
-    t2l.check_fits(&backbone)?;
     if t2l.reads_inputs() {
         bail!("the checkpoint is a hyperdecoder, which reads no descriptions: give it as --hyperdecoder");
     }
+    let backbone = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
+    t2l.check_fits(&backbone)?;
     let loaded = Loaded::open(args, &backbone, global)?;
     loaded.warn(&groups);
     let checkpoint = t2l.checkpoint();
@@ -61,13 +61,13 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
     };
     let report = evaluator.run(&plan, from, |done, of| eprintln!("{done} of {of} tasks"))?;
     // Printed whether or not it can be written: an evaluation takes long.
-    let written = args.out.as_deref().map_or(Ok(()), |path| write(&report, path));
+    let written = args.output.as_deref().map_or(Ok(()), |path| write(&report, path));
     let printed = if global.json { output::json(&report) } else { output::line(report.markdown()) };
     written.and(printed)
 }
 
 fn groups<'a>(args: &EvalArgs, set: &'a TaskSet) -> anyhow::Result<Vec<Group<'a>>> {
-    let part = args.part.as_deref().map(part).transpose()?;
+    let part = args.part.map(Part::from);
     let mut groups = Vec::new();
     let mut add = |name: &str, tasks: Vec<&'a Task>, pool: Vec<&'a Task>, default: Part| {
         groups.push(Group { name: name.to_owned(), tasks, pool, part: part.unwrap_or(default) });
@@ -106,17 +106,6 @@ fn thinned<'a>(tasks: &[&'a Task], most: Option<usize>) -> Vec<&'a Task> {
         Some(most) if most < tasks.len() => (0..most).map(|i| tasks[i * tasks.len() / most]).collect(),
         _ => tasks.to_vec(),
     }
-}
-
-fn part(name: &str) -> anyhow::Result<Part> {
-    Ok(match name {
-        "train" => Part::Train,
-        "valid" => Part::Valid,
-        "dev" => Part::Dev,
-        "test" => Part::Test,
-        "all" => Part::All,
-        other => bail!("unknown part {other:?}; parts are train, valid, dev, test and all"),
-    })
 }
 
 /// The JSON report, and the Markdown table beside it.

@@ -41,9 +41,28 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn a_report_that_could_not_be_written_is_refused_before_the_work() {
-    let out = |path: &str| refused(&["eval", "--data", "/nonexistent/data", "--tasks", "all", "--out", path]);
+    let out = |path: &str| refused(&["eval", "--data", "/nonexistent/data", "--tasks", "all", "-o", path]);
     assert!(out("/nonexistent/report.json").contains("/nonexistent: "));
     assert!(out("report.md").contains("the Markdown table goes there"));
+}
+
+#[test]
+fn numbers_and_parts_out_of_range_are_refused_on_the_command_line() {
+    let refused = |arguments: &[&str]| {
+        let output = t2l(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        text(&output.stderr)
+    };
+    for temperature in ["-1", "nan", "inf", "warm"] {
+        let message = refused(&["chat", "--temperature", temperature]);
+        assert!(message.contains("--temperature") && message.contains("must be a number from 0"), "{message}");
+    }
+    for top_p in ["0", "-0.5", "1.1", "nan"] {
+        let message = refused(&["chat", "--top-p", top_p]);
+        assert!(message.contains("--top-p") && message.contains("above 0 and up to 1"), "{message}");
+    }
+    let message = refused(&["eval", "--data", "/nonexistent/data", "--tasks", "all", "--part", "half"]);
+    assert!(message.contains("[possible values: train, valid, dev, test, all]"), "{message}");
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn every_baseline_is_trained_and_scored() {
     let adapter = runs.path("adapter");
     let message = refused(&["generate", "Double it.", "--checkpoint", &decoder, "-o", &adapter]);
     assert!(message.contains("hyperdecoder"), "{message}");
-    let message = refused(&["eval", "--data", data, "--tasks", "all", "--checkpoint", &decoder]);
+    // Before any base model is looked for.
+    let message = refused(&["eval", "--data", data, "--tasks", "all", "--checkpoint", &decoder, "--model", "nowhere"]);
     assert!(message.contains("--hyperdecoder"), "{message}");
 
     // A multi-task adapter, and a hypernetwork on top of it, which starts there: nothing is learned at rate 0.
