@@ -11,10 +11,11 @@
 //! assert!(rouge_l("a b c", &["a b d".into()]) > 0.6);
 //! ```
 
-mod answer;
+mod answers;
 mod condition;
 mod distinct;
 mod error;
+mod generated;
 mod metrics;
 mod report;
 mod run;

@@ -16,12 +16,14 @@
 
 mod answer;
 mod error;
+mod model;
 mod text_to_lora;
 pub mod training;
 
 pub use answer::{Answers, Question};
 pub use error::Error;
-pub use text_to_lora::{Builder, CheckpointSource, GeneratedAdapter, GeneratedAdapters, TextToLora, fetch, model_ref};
+pub use model::{fetch, model_ref};
+pub use text_to_lora::{Builder, CheckpointSource, GeneratedAdapter, GeneratedAdapters, TextToLora};
 
 pub use t2l_adapter as adapter;
 pub use t2l_backbone as backbone;

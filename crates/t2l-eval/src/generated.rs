@@ -29,7 +29,8 @@ impl Evaluator<'_> {
         let in_batches = batches(&order, ROWS, TOKENS, |&i| items[i].prompt.len());
         // Where RoPE frequencies depend on the longest row, every row is alone.
         let steady = self.backbone.decoder.config().steady_context();
-        let most = |of: fn(&Item<'_>) -> usize, batch: &[usize]| batch.iter().map(|&i| of(&items[i])).max().unwrap_or(0);
+        let most =
+            |of: fn(&Item<'_>) -> usize, batch: &[usize]| batch.iter().map(|&i| of(&items[i])).max().unwrap_or(0);
         let fits = |batch: &[usize]| most(|item| item.prompt.len(), batch) + most(limit, batch) <= steady;
         let parts = in_batches.into_iter().flat_map(|batch| batch.chunks(if fits(batch) { batch.len() } else { 1 }));
         for batch in parts.collect::<Vec<_>>() {
