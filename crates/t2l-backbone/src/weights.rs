@@ -171,7 +171,8 @@ fn rounded<E: Copy>(values: Vec<f32>, from: impl Fn(f32) -> E, is_finite: impl F
     values.into_iter().map(|x| Some(from(x)).filter(|&half| is_finite(half)).ok_or(x)).collect()
 }
 
-/// How the weights of a model's linear modules and its embeddings are held. Everything is computed in f32 all the same.
+/// How the weights of a model's linear modules and its embeddings are held. Everything is computed in f32, except that a
+/// trainer may ask for products in bf16 ([`Products`](crate::Products)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightType {

@@ -1,7 +1,7 @@
 //! Tasks, descriptions, prompt rendering, tokenised batches and samplers.
 //!
-//! A [`TaskSet`] is a folder of tasks in the format of docs/data.md: anybody's, with a name, a file and a description a
-//! task. [`PromptRenderer`] turns an example into tokens, in the one way that training, evaluation and chat share. A
+//! A [`TaskSet`] is a folder of tasks in the format of docs/formats.md: anybody's, with a name, a file and a description
+//! a task. [`PromptRenderer`] turns an example into tokens, in the one way that training, evaluation and chat share. A
 //! [`Corpus`] holds the tokenised examples, a [`Sampler`] draws from it, resumable to the bit, and a [`TrainBatch`] pads.
 //!
 //! ```

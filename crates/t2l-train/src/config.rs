@@ -59,7 +59,7 @@ pub struct TrainConfig {
 pub struct ModelConfig {
     /// Base model: a folder, a GGUF file, or a name that `t2l models list` knows. Default `smollm2-135m-instruct`.
     pub base: String,
-    /// Text encoder: a name or a folder. Default `all-minilm-l6-v2`.
+    /// Text encoder: a name, a folder, or a decoder's GGUF file. Default `all-minilm-l6-v2`.
     pub encoder: String,
     /// How the base model's weights are held: `"f32"`, `"bf16"` or `"f16"`. Default `"f32"`.
     pub weights: WeightType,
@@ -120,8 +120,8 @@ pub struct HypernetSettings {
     pub use_rslora: bool,
     /// Modules that get an adapter in every layer. Default `q_proj` and `v_proj` (published).
     pub target_modules: Vec<String>,
-    /// What the hypernetwork is told of the task: `"text"`, `"one-hot"` or `"learned"`; in `hyperdecoder` only
-    /// `"input"`. Default `"text"`.
+    /// What the hypernetwork is told of the task: `"text"`, `"one-hot"`, `"learned"` or `"none"` (it learns one adapter
+    /// for everything); in `hyperdecoder` only `"input"`. Default `"text"`.
     pub conditioning: t2l_hypernet::Conditioning,
     /// What turns that into the trunk's input: `"linear"`, `"softmax"`, `"vq"` or `"discrete"`. Default `"linear"`
     /// (published).

@@ -21,7 +21,8 @@ impl ModelTokenizer {
     pub fn from_tokenizer_json(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let path = path.as_ref();
         let invalid = |reason: String| TokenizerError::Invalid { path: path.into(), reason };
-        let bytes = read_at_most(path, LONGEST_TOKENIZER).map_err(|source| TokenizerError::Io { path: path.into(), source })?;
+        let bytes =
+            read_at_most(path, LONGEST_TOKENIZER).map_err(|source| TokenizerError::Io { path: path.into(), source })?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
         check_growth(&value).map_err(invalid)?;
         drop(value);
