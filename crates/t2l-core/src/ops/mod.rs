@@ -23,11 +23,6 @@ pub struct AttentionMask {
 }
 
 impl AttentionMask {
-    /// Every row starts at position 0 and sees all of its past.
-    pub fn causal(rows: usize) -> Self {
-        Self { starts: vec![0; rows], window: None }
-    }
-
     /// The keys that a query at absolute position `position` of `row` sees.
     pub fn seen(&self, row: usize, position: usize) -> std::ops::Range<usize> {
         let window = self.window.map_or(0, |w| (position + 1).saturating_sub(w));
