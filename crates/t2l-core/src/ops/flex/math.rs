@@ -51,4 +51,24 @@ mod tests {
         }
         assert!(exp(-1e30) < 2e-38);
     }
+
+    /// Features of the crate pulp decide what is compiled in; without them every kernel here is scalar, and slow.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_widest_vectors_of_this_machine_are_used() {
+        struct Width;
+        impl pulp::WithSimd for Width {
+            type Output = usize;
+            fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
+                size_of::<S::f32s>() / size_of::<f32>()
+            }
+        }
+        let least = match (is_x86_feature_detected!("avx512f"), is_x86_feature_detected!("avx2")) {
+            _ if !is_x86_feature_detected!("fma") => 1,
+            (true, _) => 16,
+            (_, true) => 8,
+            _ => 1,
+        };
+        assert!(pulp::Arch::new().dispatch(Width) >= least);
+    }
 }
