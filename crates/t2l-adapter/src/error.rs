@@ -60,6 +60,14 @@ pub enum AdapterError {
         /// What is wrong.
         reason: String,
     },
+    /// A path at which there is no adapter.
+    #[error("{}: is no adapter: {reason}", path.display())]
+    NoAdapter {
+        /// The path.
+        path: PathBuf,
+        /// What is there instead.
+        reason: &'static str,
+    },
     /// An adapter in memory that touches nothing, so that there is nothing to write.
     #[error("{}: the adapter touches no module", path.display())]
     Empty {

@@ -47,9 +47,18 @@ pub struct Loaded {
 /// Loads an adapter of either format; `base` is what GGUF files of Llama models may need.
 ///
 /// # Errors
-/// Those of [`peft::load`] and [`gguf::load`].
+/// A path where there is no adapter, and those of [`peft::load`] and [`gguf::load`].
 pub fn load(path: &Path, base: Option<&BaseShape>, device: &Device) -> Result<Loaded, AdapterError> {
     let format = Format::of(path);
+    let kind = std::fs::metadata(path).map_err(AdapterError::io(path))?;
+    let missing = match format {
+        Format::Peft if !kind.is_dir() => Some("a PEFT folder is wanted, or a file whose name ends in .gguf"),
+        Format::Peft if !path.join(peft::CONFIG).exists() => Some("the folder holds no adapter_config.json"),
+        _ => None,
+    };
+    if let Some(reason) = missing {
+        return Err(AdapterError::NoAdapter { path: path.to_owned(), reason });
+    }
     Ok(match format {
         Format::Peft => Loaded { adapter: peft::load(path, device)?, description: peft::description(path)?, format },
         Format::Gguf => {

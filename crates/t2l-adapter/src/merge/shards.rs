@@ -23,6 +23,11 @@ pub(super) fn names(model: &Path) -> Result<Vec<String>, AdapterError> {
     }
     let index = model.join(INDEX);
     if !index.exists() {
+        if model.is_dir() && !model.join(WHOLE).exists() {
+            let setting =
+                "merging into a folder without safetensors files (GGUF files and pickles do not do)".to_owned();
+            return Err(AdapterError::Unsupported { path: model.to_owned(), setting });
+        }
         return Ok(vec![WHOLE.to_owned()]);
     }
     let wrong = |reason: String| AdapterError::Config { path: index.clone(), reason };

@@ -31,6 +31,13 @@ impl Checkpoint {
         } else {
             (path.with_file_name(MANIFEST), path.to_owned())
         };
+        if kind.is_dir() && !manifest_path.exists() {
+            let reason = match path.join("adapter_config.json").exists() {
+                true => "is an adapter; a hypernetwork's checkpoint is wanted",
+                false => "is no hypernetwork's checkpoint: it holds no manifest.json",
+            };
+            return Err(HypernetError::Manifest { path: path.to_owned(), reason: reason.into() });
+        }
         let bytes = read_at_most(&manifest_path, MANIFEST_LIMIT).map_err(HypernetError::io(&manifest_path))?;
         let manifest = parse_manifest(&bytes, &manifest_path)?;
         let weights = read_at_most(&weights_path, weights_limit(&manifest.config));

@@ -1,16 +1,17 @@
 //! A library of task-specific adapters: which tasks are left, which train side by side, and what is written when.
 //!
 //! A library is a folder with one PEFT folder per finished task and `index.json`. While adapters train, their run lies
-//! in `groups/SHARD-NUMBER`; its `metrics.jsonl` stays there afterwards. A task is finished when its folder is there,
+//! in `groups/I-of-N-NNN`; its `metrics.jsonl` stays there afterwards. A task is finished when its folder is there,
 //! and that appears whole: so any number of processes may work on shards of one library, be killed, and be started again.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t2l_adapter::peft;
-use t2l_core::files::sync_folder;
+use t2l_core::files::{PARTIAL, sync_folder};
 
 use super::adapters::Adapters;
 use crate::run::{STATE, exported};
@@ -100,8 +101,9 @@ impl Library {
     /// Opens a library's folder, or makes it.
     ///
     /// # Errors
-    /// The folder cannot be written.
+    /// The folder cannot be written, or holds what no library has.
     pub fn open(folder: &Path, config: TrainConfig, shard: Shard) -> Result<Self, TrainError> {
+        check_vacant(folder)?;
         let groups = folder.join("groups");
         std::fs::create_dir_all(&groups).map_err(TrainError::io(&groups))?;
         Ok(Self { folder: folder.to_owned(), config, shard })
@@ -288,9 +290,40 @@ pub fn adapter_of_task(library: &Path, task: &str) -> Option<PathBuf> {
     (plain && folder.join(peft::CONFIG).is_file()).then_some(folder)
 }
 
+/// Refuses a folder that holds something which no library has left there.
+fn check_vacant(folder: &Path) -> Result<(), TrainError> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(TrainError::io(folder))?,
+    };
+    for entry in entries {
+        let name = entry.map_err(TrainError::io(folder))?.file_name();
+        let text = name.to_string_lossy();
+        let ours = ["groups", "lock", INDEX].contains(&&*text) || text.starts_with(PARTIAL);
+        if !ours && !folder.join(&name).join(REPORT).exists() {
+            return Err(TrainError::NotARun { folder: folder.to_owned(), file: name.into() });
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_other_things_is_no_library() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || Library::open(folder.path(), TrainConfig::defaults(crate::Trainer::Lora), Shard::WHOLE);
+        open().expect("empty");
+        let task = folder.path().join("reverse");
+        std::fs::create_dir(&task).expect("made");
+        assert!(matches!(open(), Err(TrainError::NotARun { file, .. }) if file == Path::new("reverse")));
+        std::fs::write(task.join(REPORT), "{}").expect("written");
+        open().expect("a finished task");
+        std::fs::write(folder.path().join("tasks.json"), "{}").expect("written");
+        assert!(matches!(open(), Err(TrainError::NotARun { file, .. }) if file == Path::new("tasks.json")));
+    }
 
     #[test]
     fn names_that_lead_out_of_the_library_are_refused() {

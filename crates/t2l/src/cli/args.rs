@@ -410,7 +410,7 @@ pub struct AdapterOutputArgs {
     /// Name of the base model to write; by default the adapter's own
     #[arg(long, value_name = "NAME")]
     pub base_name: Option<String>,
-    /// Replace what is there already
+    /// Write over an adapter that is there; other files of the folder stay
     #[arg(long)]
     pub force: bool,
 }

@@ -153,8 +153,9 @@ fn gguf_needs_to_know_the_base() {
 #[test]
 fn merge_writes_a_whole_model() {
     let desk = Desk::new();
-    let message = desk.refused("merge @a --model @model -o @merged");
-    assert!(message.starts_with("error: @model/model.safetensors: "), "{message}");
+    insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"error: @model: merging into a folder without safetensors files (GGUF files and pickles do not do) is not supported");
+    insta::assert_snapshot!(desk.refused("inspect @model"), @"error: @model: is no adapter: the folder holds no adapter_config.json");
+    insta::assert_snapshot!(desk.refused("inspect @a/adapter_config.json"), @"error: @a/adapter_config.json: is no adapter: a PEFT folder is wanted, or a file whose name ends in .gguf");
     desk.weights();
     insta::assert_snapshot!(desk.refused("merge @b --model @model -o @merged"), @"error: @model: has no weight for layer 1, up_proj");
     assert_eq!(entries(desk.0.path()), ["a", "b", "model"]);
