@@ -10,6 +10,7 @@ use t2l_core::Parameters;
 use t2l_core::files::read_at_most;
 
 use super::{Checkpoint, MANIFEST, Manifest, VERSION, WEIGHTS, sha256};
+use crate::import::ADAPTER_CONFIG;
 use crate::init::insert;
 use crate::tensors::specs;
 use crate::{Hypernet, HypernetConfig, HypernetError};
@@ -32,7 +33,7 @@ impl Checkpoint {
             (path.with_file_name(MANIFEST), path.to_owned())
         };
         if kind.is_dir() && !manifest_path.exists() {
-            let reason = match path.join("adapter_config.json").exists() {
+            let reason = match path.join(ADAPTER_CONFIG).exists() {
                 true => "is an adapter; a hypernetwork's checkpoint is wanted",
                 false => "is no hypernetwork's checkpoint: it holds no manifest.json",
             };

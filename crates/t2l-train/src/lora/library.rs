@@ -4,17 +4,16 @@
 //! in `groups/I-of-N-NNN`; its `metrics.jsonl` stays there afterwards. A task is finished when its folder is there,
 //! and that appears whole: so any number of processes may work on shards of one library, be killed, and be started again.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t2l_adapter::peft;
-use t2l_core::files::{PARTIAL, sync_folder};
+use t2l_core::files::sync_folder;
 
 use super::adapters::Adapters;
-use crate::run::{STATE, exported};
+use crate::run::{STATE, check_holds_only, exported};
 use crate::{DataConfig, Ended, Event, Stop, TrainConfig, TrainError, files, run};
 
 /// Name of the list of finished tasks.
@@ -103,7 +102,9 @@ impl Library {
     /// # Errors
     /// The folder cannot be written, or holds what no library has.
     pub fn open(folder: &Path, config: TrainConfig, shard: Shard) -> Result<Self, TrainError> {
-        check_vacant(folder)?;
+        std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
+        let finished = |name: &str| folder.join(name).join(REPORT).exists();
+        check_holds_only(folder, |name| ["groups", "lock", INDEX].contains(&name) || finished(name))?;
         let groups = folder.join("groups");
         std::fs::create_dir_all(&groups).map_err(TrainError::io(&groups))?;
         Ok(Self { folder: folder.to_owned(), config, shard })
@@ -288,23 +289,6 @@ pub fn adapter_of_task(library: &Path, task: &str) -> Option<PathBuf> {
     let plain = Path::new(task).components().count() == 1 && !task.starts_with('.');
     let folder = library.join(task);
     (plain && folder.join(peft::CONFIG).is_file()).then_some(folder)
-}
-
-/// Refuses a folder that holds something which no library has left there.
-fn check_vacant(folder: &Path) -> Result<(), TrainError> {
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(TrainError::io(folder))?,
-    };
-    for entry in entries {
-        let name = entry.map_err(TrainError::io(folder))?.file_name();
-        let text = name.to_string_lossy();
-        let ours = ["groups", "lock", INDEX].contains(&&*text) || text.starts_with(PARTIAL);
-        if !ours && !folder.join(&name).join(REPORT).exists() {
-            return Err(TrainError::NotARun { folder: folder.to_owned(), file: name.into() });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

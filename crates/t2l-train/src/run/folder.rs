@@ -54,10 +54,17 @@ pub fn write_config(folder: &Path, config: &TrainConfig) -> Result<(), TrainErro
 }
 
 /// Refuses a folder that holds something which no run of this configuration has left there.
+fn check_vacant(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
+    check_holds_only(folder, |name| {
+        OURS.contains(&name) || name == "config.toml" && written_by_us(&folder.join(name), config)
+    })
+}
+
+/// Refuses a folder that holds something which is neither `ours`, by its name, nor half-written.
 ///
 /// # Errors
 /// The first such file by name, or a folder that cannot be read.
-fn check_vacant(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
+pub fn check_holds_only(folder: &Path, ours: impl Fn(&str) -> bool) -> Result<(), TrainError> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(TrainError::io(folder))? {
         names.push(entry.map_err(TrainError::io(folder))?.file_name());
@@ -65,9 +72,7 @@ fn check_vacant(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
     names.sort();
     for name in names {
         let text = name.to_string_lossy();
-        let ours = OURS.contains(&&*text) || text.starts_with(PARTIAL);
-        let config_of_ours = text == "config.toml" && written_by_us(&folder.join(&name), config);
-        if !(ours || config_of_ours) {
+        if !(ours(&text) || text.starts_with(PARTIAL)) {
             return Err(TrainError::NotARun { folder: folder.to_owned(), file: name.into() });
         }
     }

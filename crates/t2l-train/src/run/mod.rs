@@ -24,6 +24,7 @@ use self::progress::Progress;
 use crate::optimizer::Optimizer;
 use crate::{TrainConfig, TrainError};
 
+pub(crate) use folder::check_holds_only;
 pub use ranks::{Alone, Ranks, Share, ranks};
 pub use schedule::LinearSchedule;
 pub use signal::Stop;
