@@ -6,12 +6,13 @@ the folders that end in `_k` the weights are random blocks of the K-quants and t
 
 Tensor names come from the `gguf` package, and so do all numbers that quantised blocks stand for.
 
-    python interop/make_gguf_cases.py
+    python interop/make_gguf_cases.py [family…]
 """
 
 import copy
 import pathlib
 import shutil
+import sys
 
 import gguf
 import numpy
@@ -34,6 +35,14 @@ LLAMA3 = dict(
     rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32,
     rope_theta=10000.0,
 )
+# Half of a head's width turns: two frequencies.
+PHI3 = {k: v for k, v in SMALL.items() if k != "head_dim"} | dict(
+    intermediate_size=64, partial_rotary_factor=0.5, sliding_window=None
+)
+LONGROPE = dict(
+    rope_type="longrope", rope_theta=1e4, partial_rotary_factor=0.5, short_factor=[1.0, 1.5], long_factor=[1.5, 6.0]
+)
+YARN = dict(rope_type="yarn", factor=4.0, rope_theta=1e4, original_max_position_embeddings=64)
 FAMILIES = {
     "llama": ("LLAMA", transformers.LlamaConfig, SMALL | dict(rope_parameters=LLAMA3, max_position_embeddings=256)),
     "qwen2": ("QWEN2", transformers.Qwen2Config, {k: v for k, v in SMALL.items() if k != "head_dim"}),
@@ -47,6 +56,22 @@ FAMILIES = {
     )),
     "qwen3_k": ("QWEN3", transformers.Qwen3Config, WIDE),
     "gemma3_k": ("GEMMA3", transformers.Gemma3TextConfig, WIDE | GEMMA3),
+    "phi3": ("PHI3", transformers.Phi3Config, PHI3 | dict(sliding_window=5, rope_parameters=dict(
+        rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5,
+    ))),
+    # 13 tokens are within the original context of the first and beyond that of the second.
+    "phi3_longrope_short": ("PHI3", transformers.Phi3Config, PHI3 | dict(
+        rope_parameters=dict(LONGROPE), original_max_position_embeddings=32,
+    )),
+    "phi3_longrope_long": ("PHI3", transformers.Phi3Config, PHI3 | dict(
+        rope_parameters=dict(LONGROPE), original_max_position_embeddings=8,
+    )),
+    "llama_yarn": ("LLAMA", transformers.LlamaConfig, SMALL | dict(
+        rope_parameters=YARN | dict(attention_factor=0.8, beta_fast=4.0, beta_slow=0.5),
+    )),
+    "qwen2_yarn": ("QWEN2", transformers.Qwen2Config, {k: v for k, v in SMALL.items() if k != "head_dim"} | dict(
+        rope_parameters=YARN,
+    )),
 }
 K_QUANTS = [Type.Q4_K, Type.Q6_K, Type.Q5_K, Type.Q3_K, Type.Q2_K]
 # Byte offsets of the f16 scales in a block.
@@ -120,11 +145,39 @@ def metadata(writer, config, architecture):
     writer.add_rope_freq_base(rope.get("full_attention", rope)["rope_theta"])
     if config.model_type.startswith("gemma"):
         writer.add_sliding_window(config.sliding_window)
+    if config.model_type == "phi3":
+        writer.add_sliding_window(config.sliding_window or 0)
+        writer.add_rope_dimension_count(int(rope["partial_rotary_factor"] * config.hidden_size) // config.num_attention_heads)
+    scaling(writer, config)
     if config.model_type == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("none")
+
+
+def scaling(writer, config):
+    """What llama.cpp calls the settings of YaRN and LongRoPE, and the latter's divisors."""
+    rope = config.rope_parameters
+    if rope.get("rope_type") == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        for key, add in {
+            "attention_factor": writer.add_rope_scaling_yarn_attn_factor,
+            "beta_fast": writer.add_rope_scaling_yarn_beta_fast,
+            "beta_slow": writer.add_rope_scaling_yarn_beta_slow,
+        }.items():
+            if key in rope:
+                add(rope[key])
+    if rope.get("rope_type") == "longrope":
+        original = config.original_max_position_embeddings
+        growth = config.max_position_embeddings / original
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors((1 + numpy.log(growth) / numpy.log(original)) ** 0.5)
+        for name in ("long", "short"):
+            divisors = numpy.array(rope[f"{name}_factor"], dtype=numpy.float32)
+            writer.add_tensor(f"rope_factors_{name}.weight", divisors)
 
 
 def write(path, model, architecture, kind, rng):
@@ -135,7 +188,7 @@ def write(path, model, architecture, kind, rng):
     metadata(writer, config, architecture)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     gemma, llama = config.model_type.startswith("gemma"), config.model_type == "llama"
-    if llama:
+    if llama and config.rope_parameters["rope_type"] == "llama3":
         width = config.hidden_size // config.num_attention_heads
         writer.add_tensor("rope_freqs.weight", divisors(config.rope_parameters, width))
     matrices = 0
@@ -171,11 +224,14 @@ def write(path, model, architecture, kind, rng):
 
 def main():
     torch.set_num_threads(1)
-    shutil.rmtree(OUT, ignore_errors=True)
+    wanted = sys.argv[1:] or FAMILIES
     for seed, (family, (architecture, kind, settings)) in enumerate(FAMILIES.items()):
+        if family not in wanted:
+            continue
         torch.manual_seed(seed)
         rng = numpy.random.default_rng(seed)
         folder = OUT / family
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         config = kind(**settings)
         model = build(config)

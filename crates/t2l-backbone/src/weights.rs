@@ -221,11 +221,13 @@ fn gguf_name(name: &str, post_norms: bool) -> String {
     let (module, kind) = rest.rsplit_once('.').unwrap_or((rest, "weight"));
     let module = match module {
         "self_attn.q_proj" => "attn_q",
+        "self_attn.qkv_proj" => "attn_qkv",
         "self_attn.k_proj" => "attn_k",
         "self_attn.v_proj" => "attn_v",
         "self_attn.o_proj" => "attn_output",
         "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" => "ffn_up",
+        // Gate and up under one another go by the name of the second.
+        "mlp.up_proj" | "mlp.gate_up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",
         "input_layernorm" => "attn_norm",
         "self_attn.q_norm" => "attn_q_norm",

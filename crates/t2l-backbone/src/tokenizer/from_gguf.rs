@@ -20,6 +20,9 @@ const USER_DEFINED: i64 = 4;
 /// Ends of a turn by their spelling: not every file has an id for them.
 const ENDS_OF_TURN: [&str; 4] = ["<end_of_turn>", "<|im_end|>", "<|eot_id|>", "<|end|>"];
 
+/// Special tokens of Phi-3 that leave the white space after them alone.
+const KEEP_SPACES: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
+
 impl ModelTokenizer {
     /// Builds the tokenizer of a GGUF file: byte-level BPE (`gpt2`) with one of the known rules for
     /// cutting words, or SentencePiece with scores (`llama`).
@@ -112,8 +115,21 @@ impl Source<'_> {
         if !kinds.is_empty() && kinds.len() != self.tokens.len() {
             return Err(self.invalid(format!("{} token types for {} tokens", kinds.len(), self.tokens.len())));
         }
+        let swallows = self.swallows_spaces()?;
         let added = self.tokens.iter().zip(kinds).filter(|(_, kind)| matches!(*kind, CONTROL | USER_DEFINED));
-        Ok(added.map(|(token, kind)| AddedToken::from(token, kind == CONTROL).normalized(false)).collect())
+        Ok(added
+            .map(|(token, kind)| {
+                let rstrip = swallows && !KEEP_SPACES.contains(&token.as_str());
+                AddedToken::from(token, kind == CONTROL).normalized(false).rstrip(rstrip)
+            })
+            .collect())
+    }
+
+    /// Whether special tokens take the white space after them along. Phi-3's do; its files do not say so, and llama.cpp
+    /// goes by the model's name too.
+    fn swallows_spaces(&self) -> Result<bool, TokenizerError> {
+        let name = self.file.get::<&str>("general.name")?.unwrap_or_default().to_lowercase();
+        Ok(["phi-3", "phi3"].iter().any(|phi3| name.contains(phi3)))
     }
 
     fn special_ids(&self) -> Result<SpecialIds, TokenizerError> {

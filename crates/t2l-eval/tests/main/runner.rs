@@ -90,11 +90,11 @@ pub fn repository(path: &str) -> std::path::PathBuf {
 }
 
 pub fn backbone() -> Backbone {
-    backbone_with("tiny", serde_json::json!({}))
+    backbone_with(serde_json::json!({}))
 }
 
 /// The same with further keys in its configuration.
-fn backbone_with(name: &str, further: serde_json::Value) -> Backbone {
+fn backbone_with(further: serde_json::Value) -> Backbone {
     let folder = repository("fixtures/tiny-tokenizer");
     let tokenizer = ModelTokenizer::from_tokenizer_json(folder.join("tokenizer.json")).expect("tokenizer");
     let mut config = serde_json::json!({
@@ -105,10 +105,9 @@ fn backbone_with(name: &str, further: serde_json::Value) -> Backbone {
     for (key, value) in further.as_object().into_iter().flatten() {
         config[key] = value.clone();
     }
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("t2l-eval-{name}-{}.json", std::process::id()));
-    std::fs::write(&file, config.to_string()).expect("written");
-    let config = DecoderConfig::from_json(&file).expect("a configuration");
-    let _ = std::fs::remove_file(&file);
+    let file = tempfile::Builder::new().suffix(".json").tempfile_in(env!("CARGO_TARGET_TMPDIR")).expect("a file");
+    std::fs::write(file.path(), config.to_string()).expect("written");
+    let config = DecoderConfig::from_json(file.path()).expect("a configuration");
     let device = device::parse("cpu").expect("a device");
     Backbone {
         decoder: Decoder::random(config, 7, &device).expect("a decoder"),
@@ -249,11 +248,11 @@ fn so_it_does_where_rotation_depends_on_length() {
         "original_max_position_embeddings": 64,
         "rope_scaling": {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 2.0, 4.0, 9.0]},
     });
-    agrees_with_one_pass_per_example(&backbone_with("longrope", longrope));
+    agrees_with_one_pass_per_example(&backbone_with(longrope));
     let dynamic = serde_json::json!({
         "max_position_embeddings": 64, "rope_scaling": {"rope_type": "dynamic", "factor": 8.0},
     });
-    agrees_with_one_pass_per_example(&backbone_with("dynamic", dynamic));
+    agrees_with_one_pass_per_example(&backbone_with(dynamic));
 }
 
 fn agrees_with_one_pass_per_example(backbone: &Backbone) {

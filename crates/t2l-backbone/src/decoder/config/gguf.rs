@@ -1,15 +1,17 @@
 //! Shape and switches from a GGUF file's metadata.
 
+mod rope;
+#[cfg(test)]
+mod tests;
+
 use t2l_gguf::GgufFile;
 
-use super::{Activation, DecoderConfig, RopeScaling, Sliding};
+use super::{Activation, DecoderConfig, Sliding};
 use crate::BackboneError;
-
-/// Tensor of frequency divisors: how llama.cpp writes Llama 3's scaling.
-const DIVISORS: &str = "rope_freqs.weight";
+use rope::Rotated;
 
 /// Families by `general.architecture`. Mistral's models are llama there.
-const ARCHITECTURES: [&str; 5] = ["llama", "qwen2", "qwen3", "gemma2", "gemma3"];
+const ARCHITECTURES: [&str; 6] = ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"];
 
 impl DecoderConfig {
     /// Reads GGUF metadata.
@@ -21,7 +23,7 @@ impl DecoderConfig {
         if !ARCHITECTURES.contains(&family.as_str()) {
             return Err(BackboneError::UnsupportedFamily { path: file.path().to_owned(), family });
         }
-        let gemma = family.starts_with("gemma");
+        let (gemma, phi3) = (family.starts_with("gemma"), family == "phi3");
         let key = |name: &str| format!("{family}.{name}");
         let size = |name: &str| file.usize(&key(name));
         let optional_size = |name: &str| file.get::<u32>(&key(name)).map(|n| n.map(|n| n as usize));
@@ -34,8 +36,13 @@ impl DecoderConfig {
             Some(d) => d,
             None => hidden_size.checked_div(heads).unwrap_or(0),
         };
-        for name in ["attention.value_length", "rope.dimension_count"] {
-            if let Some(found) = optional_size(name)?.filter(|&d| d != head_dim) {
+        let rotary_dim = optional_size("rope.dimension_count")?.unwrap_or(head_dim);
+        for (name, found) in [
+            ("attention.value_length", optional_size("attention.value_length")?.unwrap_or(head_dim)),
+            // Only Phi-3 leaves a part of every head as it is.
+            ("rope.dimension_count", if phi3 { head_dim } else { rotary_dim }),
+        ] {
+            if found != head_dim {
                 let reason = format!("{} is {found}; only the head width, {head_dim}, is supported", key(name));
                 return Err(BackboneError::config(file.path(), reason));
             }
@@ -46,14 +53,24 @@ impl DecoderConfig {
             ("gemma2", 46) | ("gemma3", 62) => hidden_size.checked_div(heads).unwrap_or(0),
             _ => head_dim,
         };
-        // Only Gemma's layers slide in llama.cpp, whatever else a file says.
+        // Of the others no layer slides in llama.cpp, whatever a file says. Phi-3's do not slide there either, but do in
+        // transformers, which its files mean.
         let (window, pattern) = match family.as_str() {
             "gemma2" => (Some(optional_size("attention.sliding_window")?.unwrap_or(4096)), Sliding::AllButEvery(2)),
             "gemma3" => (optional_size("attention.sliding_window")?, Sliding::AllButEvery(6)),
+            // 0 says that it has none.
+            "phi3" => match optional_size("attention.sliding_window")?.filter(|&window| window > 0) {
+                Some(window) => (Some(window), Sliding::Always),
+                None => (None, Sliding::Never),
+            },
             _ => (None, Sliding::Never),
         };
         let local = number("rope.freq_base_swa")?;
         let gemma2 = family == "gemma2";
+        let rope_theta = number("rope.freq_base")?.unwrap_or(10_000.0);
+        let max_positions = size("context_length")?;
+        let rotated = Rotated { family: &family, rotary_dim, theta: rope_theta, context: max_positions };
+        let rope_scaling = rotated.scaling(file)?;
         Self {
             vocab_size: vocabulary,
             hidden_size,
@@ -62,13 +79,13 @@ impl DecoderConfig {
             heads,
             kv_heads: optional_size("attention.head_count_kv")?.unwrap_or(heads),
             head_dim,
-            rotary_dim: head_dim,
-            fused: false,
+            rotary_dim,
+            fused: phi3,
             norm_eps: f64::from(file.f32(&key("attention.layer_norm_rms_epsilon"))?),
-            rope_theta: number("rope.freq_base")?.unwrap_or(10_000.0),
+            rope_theta,
             rope_local_theta: (family == "gemma3").then(|| local.unwrap_or(10_000.0)),
-            rope_scaling: rope_scaling(file, &family, head_dim)?,
-            max_positions: size("context_length")?,
+            rope_scaling,
+            max_positions,
             qkv_bias: has("blk.0.attn_q.bias"),
             output_bias: has("blk.0.attn_output.bias"),
             mlp_bias: has("blk.0.ffn_gate.bias"),
@@ -100,23 +117,4 @@ fn sliding(file: &GgufFile, family: &str, layers: usize) -> Result<Option<Slidin
         return Ok(marks.map(|marks| Sliding::Layers(marks.iter().copied().take(layers).collect())));
     }
     Ok(file.get::<usize>(&key)?.map(Sliding::AllButEvery))
-}
-
-fn rope_scaling(file: &GgufFile, family: &str, head_dim: usize) -> Result<RopeScaling, BackboneError> {
-    let factor = match file.get::<&str>(&format!("{family}.rope.scaling.type"))? {
-        None | Some("none") => None,
-        Some("linear") => Some(file.f32(&format!("{family}.rope.scaling.factor"))?),
-        Some(other) => {
-            return Err(BackboneError::config(file.path(), format!("RoPE scaling {other:?} is not supported")));
-        }
-    };
-    let Some(divisors) = file.tensor(DIVISORS) else {
-        return Ok(factor.map_or(RopeScaling::None, |f| RopeScaling::Linear { factor: f64::from(f) }));
-    };
-    if divisors.shape != [head_dim / 2] {
-        let reason = format!("has shape {:?}, heads of width {head_dim} ask for [{}]", divisors.shape, head_dim / 2);
-        return Err(BackboneError::tensor(file.path(), DIVISORS, reason));
-    }
-    let divisors = file.read_f32(DIVISORS)?;
-    Ok(RopeScaling::Divisors(divisors.into_iter().map(|d| d * factor.unwrap_or(1.0)).collect()))
 }

@@ -114,6 +114,44 @@ impl RopeScaling {
     }
 }
 
+/// YaRN's growth of attention for a context `factor` times as long, in a model with this multiplier of it.
+pub(super) fn yarn_amplitude(factor: f64, multiplier: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * multiplier * factor.ln() + 1.0 }
+}
+
+/// What YaRN's ramp between kept and divided frequencies is made from.
+pub(super) struct YarnRamp {
+    /// Context length of the original training.
+    pub(super) original: f64,
+    /// Base frequency.
+    pub(super) theta: f64,
+    /// How much of a head turns.
+    pub(super) rotary_dim: usize,
+    /// Turns within the original length from which on frequencies are kept.
+    pub(super) fast: f64,
+    /// Turns up to which they are divided.
+    pub(super) slow: f64,
+    /// Whether the ends are whole dimensions.
+    pub(super) whole: bool,
+}
+
+impl YarnRamp {
+    /// [`YarnRamp::fast`] where nothing else is said.
+    pub(super) const FAST: f64 = 32.0;
+    /// [`YarnRamp::slow`] where nothing else is said.
+    pub(super) const SLOW: f64 = 1.0;
+
+    /// Dimensions (of `rotary_dim / 2`) at which the ramp begins and ends.
+    pub(super) fn ends(&self) -> (f64, f64) {
+        let turned = self.rotary_dim as f64;
+        // The dimension whose frequency makes that many turns within the original length.
+        let dimension = |turns: f64| turned * (self.original / (turns * 2.0 * PI)).ln() / (2.0 * self.theta.ln());
+        let (start, end) = (dimension(self.fast), dimension(self.slow));
+        let (start, end) = if self.whole { (start.floor(), end.ceil()) } else { (start, end) };
+        (start.max(0.0), end.min(turned - 1.0))
+    }
+}
+
 /// What a configuration says of RoPE.
 pub(super) struct Rope {
     pub(super) theta: f64,
@@ -159,15 +197,21 @@ impl Reader<'_> {
         let scaling = match &inner {
             Some(inner) => {
                 let lengths = Lengths { original, longest: max_positions as f64 };
-                inner.scaling(family, &lengths, theta, rotary_dim as f64)?
+                inner.scaling(family, &lengths, theta, rotary_dim)?
             }
             None => RopeScaling::None,
         };
         Ok(Rope { theta, scaling, local_theta: local.or(default_local), rotary_dim })
     }
 
-    /// This object as a scaling; `turned` is the width of a head that turns.
-    fn scaling(&self, family: &str, lengths: &Lengths, theta: f64, turned: f64) -> Result<RopeScaling, BackboneError> {
+    /// This object as a scaling.
+    fn scaling(
+        &self,
+        family: &str,
+        lengths: &Lengths,
+        theta: f64,
+        rotary_dim: usize,
+    ) -> Result<RopeScaling, BackboneError> {
         let Lengths { original, longest } = *lengths;
         let number = |key: &str| {
             self.optional_number(key)?
@@ -202,19 +246,10 @@ impl Reader<'_> {
                     Some(turns) if turns < 0.0 => Err(self.wrong(key, "a number of turns")),
                     given => Ok(given.filter(|n| *n != 0.0).unwrap_or(default)),
                 };
-                // The dimension whose frequency makes that many turns within the original length.
-                let dimension = |turns: f64| turned * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
-                let (start, end) = (dimension(turns("beta_fast", 32.0)?), dimension(turns("beta_slow", 1.0)?));
-                let (start, end) = match self.flag("truncate", true)? {
-                    true => (start.floor(), end.ceil()),
-                    false => (start, end),
-                };
-                Ok(RopeScaling::Yarn {
-                    factor,
-                    original,
-                    ramp: (start.max(0.0), end.min(turned - 1.0)),
-                    attention_factor,
-                })
+                let (fast, slow) = (turns("beta_fast", YarnRamp::FAST)?, turns("beta_slow", YarnRamp::SLOW)?);
+                let whole = self.flag("truncate", true)?;
+                let ramp = YarnRamp { original, theta, rotary_dim, fast, slow, whole };
+                Ok(RopeScaling::Yarn { factor, original, ramp: ramp.ends(), attention_factor })
             }
             "longrope" => {
                 let factor = self.optional_number("factor")?.unwrap_or(longest / original);
@@ -231,11 +266,12 @@ impl Reader<'_> {
     }
 
     fn yarn_attention_factor(&self, factor: f64) -> Result<f64, BackboneError> {
-        let scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
         let given = |key: &str| self.optional_number(key).map(|m| m.filter(|m| *m != 0.0));
         Ok(match (given("mscale")?, given("mscale_all_dim")?) {
-            (Some(numerator), Some(denominator)) => scale(numerator) / scale(denominator),
-            _ => scale(1.0),
+            (Some(numerator), Some(denominator)) => {
+                yarn_amplitude(factor, numerator) / yarn_amplitude(factor, denominator)
+            }
+            _ => yarn_amplitude(factor, 1.0),
         })
     }
 
