@@ -18,13 +18,13 @@ pub struct EncodedTexts {
 #[non_exhaustive]
 pub enum EncodeError {
     /// Nothing but white space.
-    #[error("description {index} is empty")]
+    #[error("description {} is empty", index + 1)]
     Empty {
         /// Which of the texts, from 0.
         index: usize,
     },
     /// Longer than anything that can be meant as a description.
-    #[error("description {index} has {bytes} bytes; at most {limit} are accepted")]
+    #[error("description {} has {bytes} bytes; at most {limit} are accepted", index + 1)]
     TooLong {
         /// Which of the texts, from 0.
         index: usize,
@@ -34,7 +34,7 @@ pub enum EncodeError {
         limit: usize,
     },
     /// The tokenizer refused it.
-    #[error("description {index} cannot be tokenised: {reason}")]
+    #[error("description {} cannot be tokenised: {reason}", index + 1)]
     Tokenize {
         /// Which of the texts, from 0.
         index: usize,

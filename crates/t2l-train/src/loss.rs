@@ -34,6 +34,9 @@ pub struct LossConfig {
     pub lora_dropout: f64,
     /// NEFTune's alpha: uniform noise of `±alpha/√(tokens·hidden)` on input embeddings. Default 5 (published); 0 is off.
     pub neftune_alpha: f64,
+    /// Standard deviation of noise on the task embeddings that the hypernetwork reads, whose values have one of about 1.
+    /// Default 0: none.
+    pub description_noise: f64,
     /// Weight of the margin term: rows scored a second time under another task's adapter must be worse there by
     /// `margin`, `weight · mean(max(0, margin − (other − own)))`. Default 0: off.
     pub margin_weight: f64,
@@ -54,6 +57,7 @@ impl Default for LossConfig {
             l2_generated: 1e-3,
             lora_dropout: 0.05,
             neftune_alpha: 5.0,
+            description_noise: 0.0,
             margin_weight: 0.0,
             margin: 1.0,
             margin_rows: 4,

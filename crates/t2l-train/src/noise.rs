@@ -18,6 +18,8 @@ pub enum Purpose {
     AdapterInput = 3,
     /// Rows that are scored under another task's adapter.
     Contrast = 4,
+    /// Noise on task embeddings.
+    Description = 5,
 }
 
 /// One step's stream for one purpose.

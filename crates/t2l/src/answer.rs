@@ -26,6 +26,10 @@ pub struct Answers {
     pub base: String,
     /// The adapted model's.
     pub adapted: String,
+    /// Whether the first was still going on when it was as long as it may be.
+    pub base_cut: bool,
+    /// Whether the second was.
+    pub adapted_cut: bool,
     /// Seconds the first took.
     pub base_seconds: f64,
     /// Seconds the second took.
@@ -46,15 +50,16 @@ impl Question {
         let renderer = PromptRenderer::of(model)?;
         let prompt = vec![renderer.prompt(&user_turn(self.instruction.as_deref(), &self.input, &[]))?];
         let options = model.until_end_of_turn(vec![self.max_tokens], Sampling::GREEDY);
-        let run = |adapters: &AdapterBatch| -> Result<(String, f64), Error> {
+        let run = |adapters: &AdapterBatch| -> Result<(String, bool, f64), Error> {
             let started = Instant::now();
             let answers = model.decoder.generate(&prompt, adapters, &options, |_, _| ())?;
             let text = answers.first().map(|a| model.text(a)).transpose()?.unwrap_or_default();
-            Ok((text, started.elapsed().as_secs_f64()))
+            let cut = answers.first().is_some_and(|a| !a.stopped);
+            Ok((text, cut, started.elapsed().as_secs_f64()))
         };
         let adapters = AdapterBatch::select_factors(factors, &[Some(0)])?;
-        let (base, base_seconds) = run(&AdapterBatch::none(1))?;
-        let (adapted, adapted_seconds) = run(&adapters)?;
-        Ok(Answers { base, adapted, base_seconds, adapted_seconds })
+        let (base, base_cut, base_seconds) = run(&AdapterBatch::none(1))?;
+        let (adapted, adapted_cut, adapted_seconds) = run(&adapters)?;
+        Ok(Answers { base, adapted, base_cut, adapted_cut, base_seconds, adapted_seconds })
     }
 }

@@ -32,6 +32,7 @@ impl TrainConfig {
         at_least_zero("optimizer.max_grad_norm", self.optimizer.max_grad_norm)?;
         at_least_zero("loss.l2_generated", self.loss.l2_generated)?;
         at_least_zero("loss.neftune_alpha", self.loss.neftune_alpha)?;
+        at_least_zero("loss.description_noise", self.loss.description_noise)?;
         at_least_zero("loss.margin_weight", self.loss.margin_weight)?;
         at_least_zero("loss.margin", self.loss.margin)?;
         positive("loss.margin_rows", self.loss.margin_rows)?;
@@ -67,6 +68,10 @@ impl TrainConfig {
             return wrong("hypernet.offset", "none", "must be \"frozen\" or \"trainable\"");
         }
         let of_inputs = settings.conditioning == Conditioning::Input;
+        if self.loss.description_noise > 0.0 && !of_inputs && settings.conditioning != Conditioning::Text {
+            let reason = "must be 0 where hypernet.conditioning is not \"text\" or \"input\"";
+            return wrong("loss.description_noise", self.loss.description_noise, reason);
+        }
         match self.trainer {
             Trainer::Hyperdecoder if !of_inputs => {
                 let value = format!("{:?}", settings.conditioning).to_lowercase();

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use burn::tensor::{Int, Tensor, TensorData};
 use t2l_data::Draw;
 
-use crate::TrainError;
+use crate::noise::{Noise, Purpose};
+use crate::{StepSeed, TrainError};
 
 /// What the adapter of each row is generated from.
 #[derive(Debug, Clone)]
@@ -45,6 +46,17 @@ impl Conditions {
     }
 }
 
+/// Task embeddings with noise of a standard deviation, the same in every process: `[rows, e]`.
+pub(super) fn with_noise(embeddings: Tensor<2>, deviation: f64, seed: StepSeed) -> Tensor<2> {
+    if deviation == 0.0 {
+        return embeddings;
+    }
+    // Uniform values in ±b deviate by b/√3.
+    let noise = Noise::of(seed, Purpose::Description).uniform(deviation * 3f64.sqrt(), embeddings.dims());
+    let device = embeddings.device();
+    embeddings + Tensor::from_data(noise, &device)
+}
+
 /// The embeddings of (task, description) pairs, a row each. `descriptions`: per task `[descriptions, e]`.
 pub(crate) fn drawn_descriptions(descriptions: &[Tensor<2>], drawn: impl Iterator<Item = (usize, usize)>) -> Tensor<2> {
     Tensor::cat(drawn.map(|(task, one)| descriptions[task].clone().narrow(0, one, 1)).collect(), 0)
@@ -56,6 +68,20 @@ mod tests {
     use t2l_data::PromptMode;
 
     use super::*;
+
+    #[test]
+    fn noise_deviates_as_much_as_it_is_told() {
+        let zeros = Tensor::<2>::zeros([40, 50], &Device::default());
+        let seed = StepSeed { seed: 1, step: 2, micro: 0 };
+        let values =
+            |deviation, seed| with_noise(zeros.clone(), deviation, seed).to_data().iter::<f32>().collect::<Vec<_>>();
+        let drawn = values(0.5, seed);
+        let deviation = (drawn.iter().map(|x| x * x).sum::<f32>() / drawn.len() as f32).sqrt();
+        assert!((deviation - 0.5).abs() < 0.02, "{deviation}");
+        assert_eq!(drawn, values(0.5, seed));
+        assert_ne!(drawn, values(0.5, StepSeed { step: 3, ..seed }));
+        assert!(values(0.0, seed).iter().all(|x| *x == 0.0));
+    }
 
     #[test]
     fn turns_follow_the_example_and_descriptions_the_description() {

@@ -10,6 +10,7 @@ use t2l_core::Parameters;
 use t2l_data::{Corpus, Sampler, TrainBatch};
 use t2l_hypernet::{Checkpoint, Dtype, Hypernet, Manifest};
 
+use super::conditions::with_noise;
 use super::step::sft_step_share;
 use super::{Conditions, Contrast};
 use crate::validate::validate_all;
@@ -89,7 +90,7 @@ impl Trainee for Sft {
         let again = contrasts.iter().map(|c| &draws[c.own]);
         let rows: Vec<_> = draws.iter().chain(again).map(|d| self.corpus.example(d)).collect();
         let batch = TrainBatch::new(&rows, 8, 0);
-        let embeddings = self.conditions.of(&draws)?;
+        let embeddings = with_noise(self.conditions.of(&draws)?, self.loss.description_noise, seed);
         let output = sft_step_share(
             &self.decoder,
             &self.hypernet,

@@ -118,9 +118,9 @@ pub struct GenerateArgs {
     /// Where to write: the adapter itself, or a folder of numbered adapters when there are several descriptions
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
-    /// File format
-    #[arg(long, value_enum, default_value = "peft")]
-    pub format: Format,
+    /// File format; by default GGUF for one adapter whose name ends in .gguf, PEFT otherwise
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub base: AdapterBaseArgs,

@@ -18,6 +18,7 @@ pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
     super::warn_truncated(&generated);
     let model = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
     t2l.check_fits(&model)?;
+    super::check_max_tokens(args.max_tokens, &model)?;
     let question = Question {
         input: args.input.clone(),
         instruction: args.definition.then(|| args.description.clone()),
@@ -35,6 +36,11 @@ pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
     }
     output::line(format_args!("base:    {}", indented(&answers.base)))?;
     output::line(format_args!("adapted: {}", indented(&answers.adapted)))?;
+    for (whose, cut) in [("base", answers.base_cut), ("adapted", answers.adapted_cut)] {
+        if cut {
+            eprintln!("the {whose} answer was cut at --max-tokens {}", args.max_tokens);
+        }
+    }
     eprintln!(
         "adapter generated in {generate:.2} s; answers in {:.2} s and {:.2} s",
         answers.base_seconds, answers.adapted_seconds

@@ -30,6 +30,7 @@ pub fn run(args: &ChatArgs, global: &Global) -> anyhow::Result<()> {
     if args.description.is_some() {
         t2l.check_fits(&model)?;
     }
+    super::check_max_tokens(args.max_tokens, &model)?;
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     let options = model.until_end_of_turn(vec![args.max_tokens], sampling);
     let room = model.decoder.config().longest_context().saturating_sub(args.max_tokens);

@@ -25,10 +25,9 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
         bail!("no description given; write one after `generate`, or name a file of them with -f");
     }
     let several = descriptions.len() > 1;
-    let (format, extension) = match args.format {
-        Format::Peft => ("peft", ""),
-        Format::Gguf => ("gguf", ".gguf"),
-    };
+    let by_name = !several && t2l::adapter::Format::of(&args.output) == t2l::adapter::Format::Gguf;
+    let gguf = args.format.map_or(by_name, |format| format == Format::Gguf);
+    let (format, extension) = if gguf { ("gguf", ".gguf") } else { ("peft", "") };
     let targets: Vec<PathBuf> = match several {
         false => vec![args.output.clone()],
         true => descriptions
@@ -38,7 +37,6 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
             .collect(),
     };
     // Nothing is loaded for a target that cannot be written.
-    let gguf = args.format == Format::Gguf;
     if let Some(target) = targets.iter().find(|t| (t2l::adapter::Format::of(t) == t2l::adapter::Format::Gguf) != gguf) {
         bail!("{}: names of GGUF files, and only they, end in .gguf (--format gguf)", target.display());
     }

@@ -17,6 +17,9 @@ mod typed;
 
 use std::process::ExitCode;
 
+use anyhow::bail;
+use t2l::backbone::Backbone;
+
 pub use args::Cli;
 use args::{CheckpointArgs, Command, Global};
 pub use output::Closed;
@@ -50,6 +53,15 @@ fn text_to_lora(checkpoint: &CheckpointArgs, global: &Global) -> anyhow::Result<
         builder = builder.encoder(encoder);
     }
     Ok(builder.build_with(&mut Terminal::new())?)
+}
+
+/// Refuses answers that no prompt leaves room for, by the option's name.
+fn check_max_tokens(max_tokens: usize, model: &Backbone) -> anyhow::Result<()> {
+    let longest = model.decoder.config().longest_context();
+    if max_tokens >= longest {
+        bail!("--max-tokens {max_tokens}: the base model reads {longest} tokens, prompt and answer together");
+    }
+    Ok(())
 }
 
 /// Says which descriptions were cut.

@@ -76,7 +76,7 @@ fn train_as(ranks: &dyn Ranks, args: &RunArgs, trainer: Trainer, global: &Global
     let models = Models::new(None)?;
     let paths = ModelPaths::find(&models, &config, &mut Terminal::new())?;
     let mut prepared = prepare(config, &paths, &args.output, models.cache(), &device, say)?;
-    say(&format!("{} tasks", prepared.tasks));
+    say(&format!("tasks: {}", prepared.tasks));
     if ranks.size() > 1 {
         say(&format!("{} processes", ranks.size()));
     }

@@ -69,7 +69,7 @@ fn generate_writes_gguf() {
     let folder = tempfile::tempdir().expect("a folder");
     let place = |name: &str| folder.path().join(name).to_str().expect("utf-8").to_owned();
     let (one, several) = (place("sort.gguf"), place("several"));
-    let output = json(&t2l(&["generate", "Sort the words.", "-o", &one, "--format", "gguf", "--json"]));
+    let output = json(&t2l(&["generate", "Sort the words.", "-o", &one, "--json"]));
     assert_eq!(output["adapters"][0]["format"], "gguf");
     let inspected = json(&t2l(&["adapter", "inspect", &one, "--json"]));
     assert_eq!(inspected["rank"], output["adapters"][0]["rank"]);
@@ -77,7 +77,7 @@ fn generate_writes_gguf() {
     let path = output["adapters"][1]["path"].as_str().expect("a path");
     assert!(path.ends_with("0002-count.gguf") && std::path::Path::new(path).is_file(), "{path}");
     // A name that says another format.
-    assert_eq!(t2l(&["generate", "Sort.", "-o", &place("x.gguf")]).status.code(), Some(1));
+    assert_eq!(t2l(&["generate", "Sort.", "-o", &place("x.gguf"), "--format", "peft"]).status.code(), Some(1));
     assert_eq!(t2l(&["generate", "Sort.", "-o", &place("x"), "--format", "gguf"]).status.code(), Some(1));
 }
 
@@ -91,6 +91,23 @@ fn ask_gives_both_answers() {
     assert!(output["base"].is_string() && output["adapted"].is_string());
     for key in ["generate", "base", "adapted"] {
         assert!(output["seconds"][key].is_number(), "{key}");
+    }
+}
+
+#[test]
+fn ask_says_that_an_answer_was_cut_and_what_cannot_be_asked_for() {
+    if !models_here() {
+        return;
+    }
+    let output = t2l(&["ask", "Tell a story.", "Tell me a long story about a ship.", "--max-tokens", "1"]);
+    assert!(output.status.success());
+    let said = text(&output.stderr);
+    assert!(said.contains("the base answer was cut at --max-tokens 1"), "{said}");
+    for command in [&["ask", "Sort.", "b a"][..], &["chat"]] {
+        let output = t2l(&[command, &["--max-tokens", "8192"]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(said.contains("--max-tokens 8192: the base model reads 8192 tokens"), "{said}");
     }
 }
 
