@@ -6,6 +6,7 @@ mod lora;
 mod multitask;
 mod recon;
 mod sft;
+mod told;
 
 use std::path::{Path, PathBuf};
 

@@ -12,6 +12,7 @@ use t2l_train::{Recon, Targets, TrainConfig, adapter_of_task};
 use super::ModelPaths;
 use super::ground::{Ground, manifest, scaling};
 use super::sft::{hypernet, shape};
+use super::told;
 use crate::Error;
 
 pub(super) fn prepare(
@@ -21,20 +22,21 @@ pub(super) fn prepare(
     cache: &Path,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Recon, Error> {
-    if config.hypernet.conditioning != Conditioning::Text {
-        return Err(Error::Invalid("hypernet.conditioning: reconstruction reads descriptions, \"text\"".into()));
+    if config.hypernet.conditioning == Conditioning::Input {
+        return Err(Error::Invalid("hypernet.conditioning: reconstruction reads no inputs, \"input\"".into()));
     }
     tell("reading the library");
     let library = read_library(&config.recon.library, &ground.tasks, &ground.device)?;
     let (table, width) = ground.embeddings(models, cache, tell)?;
     let mut shape = shape(config, models, ground, width)?;
+    let told = told::of_tasks(config, ground, &table)?;
     let (mut adapters, mut descriptions) = (Vec::new(), Vec::new());
-    for (task, adapter) in library {
-        let texts: Vec<&str> = task.descriptions.train.iter().map(String::as_str).collect();
-        if texts.is_empty() {
+    for (index, adapter) in library {
+        let task = &ground.tasks[index];
+        if task.descriptions.train.is_empty() {
             return Err(Error::Invalid(format!("task {:?} has no description for training", task.name)));
         }
-        descriptions.push(table.embeddings(&texts, &ground.device)?);
+        descriptions.push(told[index].clone());
         adapters.push((task.name.clone(), ground.trained_form(adapter, &shape.layout)?));
     }
     shape.target = config.recon.target();
@@ -44,19 +46,19 @@ pub(super) fn prepare(
     let targets = Targets::new(&adapters, &shape.layout, scaling(config))?;
     let hypernet = hypernet(config, shape, &ground.device)?;
     let manifest = manifest(config, &hypernet.config, models);
-    let validators = ground.description_validators(config, &table, tell)?;
+    let validators = told::validators(config, ground, &table, tell)?;
     Ok(Recon::new(config, hypernet, manifest, targets, descriptions, validators)?)
 }
 
-/// The adapters of a library that belong to tasks to train on, in the tasks' order.
-fn read_library<'a>(folder: &Path, tasks: &'a [Task], device: &Device) -> Result<Vec<(&'a Task, Adapter)>, Error> {
+/// The adapters of a library that belong to tasks to train on, by the tasks' places.
+fn read_library(folder: &Path, tasks: &[Task], device: &Device) -> Result<Vec<(usize, Adapter)>, Error> {
     if !folder.is_dir() {
         return Err(Error::Invalid(format!("{}: recon.library is not a folder", folder.display())));
     }
     let mut library = Vec::new();
-    for task in tasks {
+    for (index, task) in tasks.iter().enumerate() {
         if let Some(path) = adapter_of_task(folder, &task.name) {
-            library.push((task, peft::load(&path, device)?));
+            library.push((index, peft::load(&path, device)?));
         }
     }
     if library.is_empty() {

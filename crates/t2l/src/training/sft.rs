@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use t2l_adapter::peft;
 use t2l_data::{Corpus, Task};
 use t2l_hypernet::{Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target};
 use t2l_train::{Conditions, PlainLora, Sft, Share, TrainConfig, Validator, set_offsets};
 
 use super::ModelPaths;
-use super::ground::{Ground, HeldOutTasks, SEEN, Validation, manifest, scaling};
+use super::ground::{Ground, manifest, scaling};
+use super::told;
 use crate::Error;
 
 pub(super) fn prepare(
@@ -19,26 +20,10 @@ pub(super) fn prepare(
     cache: &Path,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Sft, Error> {
-    let device = &ground.device;
     let corpus = corpus(config, ground, tell)?;
     let (table, width) = ground.embeddings(models, cache, tell)?;
-    let count = ground.tasks.len();
-    let mut descriptions = Vec::with_capacity(count);
-    for (i, task) in ground.tasks.iter().enumerate() {
-        let texts: Vec<&str> = task.descriptions.train.iter().map(String::as_str).collect();
-        descriptions.push(match config.hypernet.conditioning {
-            Conditioning::Text | Conditioning::Input => table.embeddings(&texts, device)?,
-            Conditioning::OneHot | Conditioning::Learned => one_hot(i, count, texts.len(), device),
-            Conditioning::None => Tensor::zeros([texts.len(), 1], device),
-        });
-    }
-    let validators = match config.hypernet.conditioning {
-        Conditioning::Text | Conditioning::Input => ground.description_validators(config, &table, tell)?,
-        _ => {
-            let mut told = |held: HeldOutTasks<'_>, examples: &[Validation]| Ok(by_index(ground, held, examples));
-            ground.validators(ground.held_out(config)?, &mut told, tell)?
-        }
-    };
+    let descriptions = told::of_tasks(config, ground, &table)?;
+    let validators = told::validators(config, ground, &table, tell)?;
     assemble(config, models, ground, corpus, width, Conditions::Descriptions(descriptions), validators)
 }
 
@@ -78,20 +63,6 @@ pub(super) fn assemble(
         validators,
         share: Share::WHOLE,
     })
-}
-
-/// What a hypernetwork that knows tasks by their index is told: only of those that it trains on.
-fn by_index(ground: &Ground, held: HeldOutTasks<'_>, examples: &[Validation]) -> Vec<[Tensor<2>; 2]> {
-    if held.group != SEEN {
-        return vec![];
-    }
-    let index = |task: &Task| ground.tasks.iter().position(|t| t.name == task.name);
-    let told = |v: &Validation| {
-        let one = |task| Some(one_hot(index(task)?, ground.tasks.len(), 1, &ground.device));
-        Some([one(&v.own)?, one(&v.other)?])
-    };
-    // All or none: they stand beside the examples.
-    examples.iter().map(told).collect::<Option<Vec<_>>>().unwrap_or_default()
 }
 
 /// A fresh hypernetwork, or the one that the configuration starts from.
@@ -139,9 +110,4 @@ pub(super) fn shape(
         target: Target::Sft,
         dropout: settings.dropout,
     })
-}
-
-fn one_hot(task: usize, tasks: usize, rows: usize, device: &Device) -> Tensor<2> {
-    let row: Tensor<2> = Tensor::eye(tasks, device).narrow(0, task, 1);
-    row.repeat_dim(0, rows)
 }

@@ -130,18 +130,28 @@ fn a_library_is_trained_in_shards_and_then_reconstructed() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("another configuration"), "{}", text(&refused.stderr));
 
-    // A hypernetwork on that library, and one adapter for both tasks.
-    for target in ["factorized", "z-scored", "delta-w"] {
-        let name = format!("recon-{target}");
+    // Hypernetworks on that library, and one adapter for both tasks.
+    for (target, told) in [
+        ("factorized", "text"),
+        ("z-scored", "text"),
+        ("delta-w", "text"),
+        ("z-scored", "one-hot"),
+        ("delta-w", "learned"),
+    ] {
+        let name = format!("recon-{target}-{told}");
         write(
             &format!("{name}.toml"),
             &format!(
-                "[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\nrank = 2\n\
-                 [recon]\nlibrary = {library:?}\ntarget = {target:?}\n[run]\nsteps = 2\nvalidate_every = 0\n"
+                "[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\nrank = 2\nconditioning = {told:?}\n\
+                 [recon]\nlibrary = {library:?}\ntarget = {target:?}\n[run]\nsteps = 2\nvalidate_every = 2\n"
             ),
         );
         train(&["recon", &path(&format!("{name}.toml")), "-o", &path(&name)]);
         assert!(Path::new(&path(&name)).join("last/hypernet.safetensors").is_file());
+        // Who knows tasks by their index knows none that it was not trained on.
+        let metrics = std::fs::read_to_string(Path::new(&path(&name)).join("metrics.jsonl")).expect("metrics");
+        assert!(metrics.contains("seen/own_nll"), "{metrics}");
+        assert_eq!(metrics.contains("unseen/own_nll"), told == "text", "{metrics}");
     }
     write(
         "multitask.toml",
