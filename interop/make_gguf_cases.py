@@ -67,7 +67,10 @@ FAMILIES = {
         rope_parameters=dict(LONGROPE), original_max_position_embeddings=8,
     )),
     "llama_yarn": ("LLAMA", transformers.LlamaConfig, SMALL | dict(
-        rope_parameters=YARN | dict(attention_factor=0.8, beta_fast=4.0, beta_slow=0.5),
+        rope_parameters=YARN | dict(
+            attention_factor=0.8, beta_fast=256.0, beta_slow=16.0, original_max_position_embeddings=4096,
+        ),
+        max_position_embeddings=16384,
     )),
     "qwen2_yarn": ("QWEN2", transformers.Qwen2Config, {k: v for k, v in SMALL.items() if k != "head_dim"} | dict(
         rope_parameters=YARN,

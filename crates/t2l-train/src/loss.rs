@@ -34,8 +34,8 @@ pub struct LossConfig {
     pub lora_dropout: f64,
     /// NEFTune's alpha: uniform noise of `±alpha/√(tokens·hidden)` on input embeddings. Default 5 (published); 0 is off.
     pub neftune_alpha: f64,
-    /// Standard deviation of noise on the task embeddings that the hypernetwork reads, whose values have one of about 1.
-    /// Default 0: none.
+    /// Standard deviation of noise on the task embeddings that the hypernetwork reads; their own values deviate by about
+    /// 1. Default 0: none.
     pub description_noise: f64,
     /// Weight of the margin term: rows scored a second time under another task's adapter must be worse there by
     /// `margin`, `weight · mean(max(0, margin − (other − own)))`. Default 0: off.

@@ -125,11 +125,11 @@ impl Source<'_> {
             .collect())
     }
 
-    /// Whether special tokens take the white space after them along. Phi-3's do; its files do not say so, and llama.cpp
-    /// goes by the model's name too.
+    /// Whether special tokens take the white space after them along. Those of Phi-3's SentencePiece vocabulary do, which
+    /// files do not say. (llama.cpp goes by whether the model's name contains "phi-3".)
     fn swallows_spaces(&self) -> Result<bool, TokenizerError> {
-        let name = self.file.get::<&str>("general.name")?.unwrap_or_default().to_lowercase();
-        Ok(["phi-3", "phi3"].iter().any(|phi3| name.contains(phi3)))
+        let is = |key: &str, value: &str| Ok::<_, TokenizerError>(self.file.get::<&str>(key)? == Some(value));
+        Ok(is("general.architecture", "phi3")? && is("tokenizer.ggml.model", "llama")?)
     }
 
     fn special_ids(&self) -> Result<SpecialIds, TokenizerError> {

@@ -124,10 +124,10 @@ fn inconsistent_vocabularies() {
 }
 
 fn sentencepiece(prefix_space: bool) -> ModelTokenizer {
-    sentencepiece_of("tiny", prefix_space)
+    sentencepiece_of("llama", prefix_space)
 }
 
-fn sentencepiece_of(name: &str, prefix_space: bool) -> ModelTokenizer {
+fn sentencepiece_of(architecture: &str, prefix_space: bool) -> ModelTokenizer {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).into();
     tokens.extend((0..=255).map(|byte: u8| format!("<0x{byte:02X}>")));
     tokens.extend(["▁", "h", "e", "l", "o", "he", "ll", "▁he", "▁hell", "lo"].map(str::to_owned));
@@ -139,7 +139,7 @@ fn sentencepiece_of(name: &str, prefix_space: bool) -> ModelTokenizer {
     let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
     build(
         &Bytes::front(0, 9)
-            .entry_str("general.name", name)
+            .entry_str("general.architecture", architecture)
             .entry_str("tokenizer.ggml.model", "llama")
             .entry_bool("tokenizer.ggml.add_space_prefix", prefix_space)
             .entry_strs("tokenizer.ggml.tokens", &tokens)
@@ -165,10 +165,10 @@ fn sentencepiece_vocabulary() {
 
 #[test]
 fn special_tokens_of_phi3_take_white_space_along() {
-    let of = |name: &str, text: &str| tokens(&sentencepiece_of(name, true), text);
-    assert_eq!(of("Phi 3 Mini", "</s> \nhello"), ["</s>", "▁", "▁", "<0x0A>", "he", "ll", "o"]);
-    assert_eq!(of("Phi-3-mini-4k-instruct", "</s> \nhello"), ["</s>", "▁hell", "o"]);
-    assert_eq!(of("phi3", "<s> hello"), of("tiny", "<s> hello"), "but not the first of a text");
+    let of = |architecture: &str, text: &str| tokens(&sentencepiece_of(architecture, true), text);
+    assert_eq!(of("llama", "</s> \nhello"), ["</s>", "▁", "▁", "<0x0A>", "he", "ll", "o"]);
+    assert_eq!(of("phi3", "</s> \nhello"), ["</s>", "▁hell", "o"]);
+    assert_eq!(of("phi3", "<s> hello"), of("llama", "<s> hello"), "but not the first of a text");
 }
 
 #[test]

@@ -92,9 +92,17 @@ impl TrainConfig {
         }
     }
 
+    fn check_no_description_noise(&self) -> Result<(), TrainError> {
+        match self.loss.description_noise {
+            0.0 => Ok(()),
+            noise => wrong("loss.description_noise", noise, "is for `sft` and `hyperdecoder`"),
+        }
+    }
+
     /// Adapters without a hypernetwork.
     fn check_plain(&self) -> Result<(), TrainError> {
         self.check_no_multitask()?;
+        self.check_no_description_noise()?;
         let (rank, alpha) = (self.hypernet.rank, self.hypernet.alpha);
         if !(1..=1 << 12).contains(&rank) {
             return wrong("hypernet.rank", rank, "must be from 1 to 4096");
@@ -114,6 +122,11 @@ impl TrainConfig {
 
     fn check_recon(&self) -> Result<(), TrainError> {
         self.check_no_multitask()?;
+        self.check_no_description_noise()?;
+        if self.hypernet.conditioning == t2l_hypernet::Conditioning::Input {
+            let reason = "must be \"text\", \"one-hot\", \"learned\" or \"none\": reconstruction reads no inputs";
+            return wrong("hypernet.conditioning", "input", reason);
+        }
         if self.hypernet.init != t2l_hypernet::Init::Reconstruction {
             let value = format!("{:?}", self.hypernet.init).to_lowercase();
             return wrong("hypernet.init", value, "must be \"reconstruction\": nothing may start at zero here");
@@ -169,10 +182,23 @@ mod tests {
             refused(multitask, trainer, "hypernet.multitask = there");
         }
         refused("[hypernet]\nconditioning = \"input\"", Trainer::Sft, "t2l train hyperdecoder");
+        refused("[hypernet]\nconditioning = \"input\"", Trainer::Recon, "hypernet.conditioning = input");
         refused("[hypernet]\nconditioning = \"text\"", Trainer::Hyperdecoder, "conditioning = text");
         refused("[run]\npatience = 2\nvalidate_every = 0", Trainer::Sft, "run.validate_every = 0");
         // An adapter's patience has a default: without validation it says nothing.
         assert_eq!(refusal("[run]\nvalidate_every = 0", Trainer::Lora), None);
+    }
+
+    #[test]
+    fn noise_on_descriptions_is_for_those_who_read_them() {
+        let noise = "[loss]\ndescription_noise = 0.5\n";
+        assert_eq!(refusal(noise, Trainer::Sft), None);
+        assert_eq!(refusal(noise, Trainer::Hyperdecoder), None);
+        for trainer in [Trainer::Lora, Trainer::Multitask, Trainer::Recon] {
+            assert!(refusal(noise, trainer).is_some_and(|e| e.contains("description_noise = 0.5")), "{trainer:?}");
+        }
+        let by_index = format!("{noise}[hypernet]\nconditioning = \"one-hot\"");
+        assert!(refusal(&by_index, Trainer::Sft).is_some_and(|e| e.contains("description_noise = 0.5")));
     }
 
     #[test]

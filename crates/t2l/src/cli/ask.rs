@@ -31,6 +31,7 @@ pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
             "input": args.input,
             "base": answers.base,
             "adapted": answers.adapted,
+            "cut": { "base": answers.base_cut, "adapted": answers.adapted_cut },
             "seconds": { "generate": generate, "base": answers.base_seconds, "adapted": answers.adapted_seconds },
         }));
     }

@@ -25,8 +25,8 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
         bail!("no description given; write one after `generate`, or name a file of them with -f");
     }
     let several = descriptions.len() > 1;
-    let by_name = !several && t2l::adapter::Format::of(&args.output) == t2l::adapter::Format::Gguf;
-    let gguf = args.format.map_or(by_name, |format| format == Format::Gguf);
+    let named_gguf = t2l::adapter::Format::of(&args.output) == t2l::adapter::Format::Gguf;
+    let gguf = args.format.map_or(named_gguf && !several, |format| format == Format::Gguf);
     let (format, extension) = if gguf { ("gguf", ".gguf") } else { ("peft", "") };
     let targets: Vec<PathBuf> = match several {
         false => vec![args.output.clone()],
@@ -37,8 +37,14 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
             .collect(),
     };
     // Nothing is loaded for a target that cannot be written.
-    if let Some(target) = targets.iter().find(|t| (t2l::adapter::Format::of(t) == t2l::adapter::Format::Gguf) != gguf) {
-        bail!("{}: names of GGUF files, and only they, end in .gguf (--format gguf)", target.display());
+    match (several, named_gguf, gguf) {
+        (true, true, _) => bail!(
+            "{}: several adapters go into a folder, whose name does not end in .gguf (--format gguf for GGUF files in it)",
+            args.output.display()
+        ),
+        (false, true, false) => bail!("{}: a PEFT folder's name does not end in .gguf", args.output.display()),
+        (false, false, true) => bail!("{}: a GGUF file's name ends in .gguf", args.output.display()),
+        _ => {}
     }
     target::refuse_occupied(&args.output, args.written.force)?;
     let named = super::adapter::named_base(&args.base)?;

@@ -22,21 +22,20 @@ pub(super) fn prepare(
     cache: &Path,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Recon, Error> {
-    if config.hypernet.conditioning == Conditioning::Input {
-        return Err(Error::Invalid("hypernet.conditioning: reconstruction reads no inputs, \"input\"".into()));
-    }
     tell("reading the library");
     let library = read_library(&config.recon.library, &ground.tasks, &ground.device)?;
+    if matches!(config.hypernet.conditioning, Conditioning::OneHot | Conditioning::Learned) {
+        check_complete(&config.recon.library, &ground.tasks, &library)?;
+    }
     let (table, width) = ground.embeddings(models, cache, tell)?;
     let mut shape = shape(config, models, ground, width)?;
-    let told = told::of_tasks(config, ground, &table)?;
     let (mut adapters, mut descriptions) = (Vec::new(), Vec::new());
     for (index, adapter) in library {
         let task = &ground.tasks[index];
         if task.descriptions.train.is_empty() {
             return Err(Error::Invalid(format!("task {:?} has no description for training", task.name)));
         }
-        descriptions.push(told[index].clone());
+        descriptions.push(told::of_task(config, ground, &table, index)?);
         adapters.push((task.name.clone(), ground.trained_form(adapter, &shape.layout)?));
     }
     shape.target = config.recon.target();
@@ -48,6 +47,16 @@ pub(super) fn prepare(
     let manifest = manifest(config, &hypernet.config, models);
     let validators = told::validators(config, ground, &table, tell)?;
     Ok(Recon::new(config, hypernet, manifest, targets, descriptions, validators)?)
+}
+
+/// Who knows tasks by their index would be judged on tasks that it was never told of, if some had no adapter.
+fn check_complete(folder: &Path, tasks: &[Task], library: &[(usize, Adapter)]) -> Result<(), Error> {
+    let missing = (0..tasks.len()).find(|index| library.iter().all(|(there, _)| there != index));
+    missing.map_or(Ok(()), |index| {
+        let reason = "holds no adapter of the task";
+        let wish = "\"one-hot\" and \"learned\" conditioning need one of every task to train on";
+        Err(Error::Invalid(format!("{}: {reason} {:?}; {wish}", folder.display(), tasks[index].name)))
+    })
 }
 
 /// The adapters of a library that belong to tasks to train on, by the tasks' places.

@@ -22,7 +22,8 @@ pub(super) fn prepare(
 ) -> Result<Sft, Error> {
     let corpus = corpus(config, ground, tell)?;
     let (table, width) = ground.embeddings(models, cache, tell)?;
-    let descriptions = told::of_tasks(config, ground, &table)?;
+    let told = |index| told::of_task(config, ground, &table, index);
+    let descriptions = (0..ground.tasks.len()).map(told).collect::<Result<Vec<_>, _>>()?;
     let validators = told::validators(config, ground, &table, tell)?;
     assemble(config, models, ground, corpus, width, Conditions::Descriptions(descriptions), validators)
 }

@@ -9,18 +9,21 @@ use t2l_train::{TrainConfig, Validator};
 use super::ground::{Ground, HeldOutTasks, SEEN, Validation};
 use crate::Error;
 
-/// What it may be told of every task to train on: `[descriptions, e]` each.
-pub(super) fn of_tasks(config: &TrainConfig, ground: &Ground, table: &EmbeddingTable) -> Result<Vec<Tensor<2>>, Error> {
+/// What it may be told of one of the tasks to train on, a row for each of its training descriptions:
+/// `[descriptions, e]`.
+pub(super) fn of_task(
+    config: &TrainConfig,
+    ground: &Ground,
+    table: &EmbeddingTable,
+    index: usize,
+) -> Result<Tensor<2>, Error> {
     let (device, count) = (&ground.device, ground.tasks.len());
-    let told = |(i, task): (usize, &Task)| {
-        let texts: Vec<&str> = task.descriptions.train.iter().map(String::as_str).collect();
-        Ok(match config.hypernet.conditioning {
-            Conditioning::Text | Conditioning::Input => table.embeddings(&texts, device)?,
-            Conditioning::OneHot | Conditioning::Learned => one_hot(i, count, texts.len(), device),
-            Conditioning::None => Tensor::zeros([texts.len(), 1], device),
-        })
-    };
-    ground.tasks.iter().enumerate().map(told).collect()
+    let texts: Vec<&str> = ground.tasks[index].descriptions.train.iter().map(String::as_str).collect();
+    Ok(match config.hypernet.conditioning {
+        Conditioning::Text | Conditioning::Input => table.embeddings(&texts, device)?,
+        Conditioning::OneHot | Conditioning::Learned => one_hot(index, count, texts.len(), device),
+        Conditioning::None => Tensor::zeros([texts.len(), 1], device),
+    })
 }
 
 /// Judges of a hypernetwork that is told so.

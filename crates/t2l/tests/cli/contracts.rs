@@ -76,7 +76,8 @@ fn generate_writes_gguf() {
     let output = json(&t2l(&["generate", "Sort.", "Count.", "-o", &several, "--format", "gguf", "--json"]));
     let path = output["adapters"][1]["path"].as_str().expect("a path");
     assert!(path.ends_with("0002-count.gguf") && std::path::Path::new(path).is_file(), "{path}");
-    // A name that says another format.
+    // A name that says another format, or a file's for several.
+    assert_eq!(t2l(&["generate", "Sort.", "Count.", "-o", &place("y.gguf")]).status.code(), Some(1));
     assert_eq!(t2l(&["generate", "Sort.", "-o", &place("x.gguf"), "--format", "peft"]).status.code(), Some(1));
     assert_eq!(t2l(&["generate", "Sort.", "-o", &place("x"), "--format", "gguf"]).status.code(), Some(1));
 }
@@ -92,6 +93,8 @@ fn ask_gives_both_answers() {
     for key in ["generate", "base", "adapted"] {
         assert!(output["seconds"][key].is_number(), "{key}");
     }
+    assert_eq!(output["cut"]["base"], true, "the base model does not answer in four tokens");
+    assert!(output["cut"]["adapted"].is_boolean());
 }
 
 #[test]

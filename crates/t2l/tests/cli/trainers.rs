@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::tiny::{Workshop, assert_same};
 use super::{json, models_here, t2l, text, tiny_tasks};
 
 const SMALL: &str = "[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\nrank = 2\n";
@@ -151,6 +152,23 @@ fn every_baseline_is_trained_and_scored() {
     }
     let message = refused(&["eval", "--data", data, "--tasks", "all", "--conditions", "base,multitask"]);
     assert!(message.contains("--multitask"), "{message}");
+}
+
+/// Noise on embeddings changes a run, and is drawn the same again.
+#[test]
+fn noise_on_descriptions_follows_the_seed() {
+    let shop = Workshop::new();
+    let run = |name: &str, noise: f64| {
+        let rest = format!("[loss]\ndescription_noise = {noise}\n[run]\nsteps = 3\nvalidate_every = 0\n");
+        let (config, run) = (shop.config(&format!("{name}.toml"), &rest), shop.path(name));
+        let output = shop.train(&config, &run, &[]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        run
+    };
+    let (still, noisy, again) = (run("still", 0.0), run("noisy", 0.5), run("again", 0.5));
+    assert_same(&noisy, &again);
+    let metrics = |run: &Path| std::fs::read(run.join("metrics.jsonl")).expect("metrics");
+    assert_ne!(metrics(&still), metrics(&noisy));
 }
 
 /// One-hot and learned conditioning know the tasks they train on, and are validated on those; a run without patience

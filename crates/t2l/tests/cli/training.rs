@@ -153,6 +153,29 @@ fn a_library_is_trained_in_shards_and_then_reconstructed() {
         assert!(metrics.contains("seen/own_nll"), "{metrics}");
         assert_eq!(metrics.contains("unseen/own_nll"), told == "text", "{metrics}");
     }
+    // Half a library: its tasks have descriptions, but who knows them by their index would be judged on both.
+    let half = path("half");
+    std::fs::create_dir(&half).expect("a folder");
+    std::fs::rename(Path::new(&whole).join("double_number"), Path::new(&half).join("double_number")).expect("moved");
+    let halved = |told: &str| {
+        write(
+            "half.toml",
+            &format!(
+                "[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\nrank = 2\nconditioning = {told:?}\n\
+                 [recon]\nlibrary = {half:?}\ntarget = \"factorized\"\n[run]\nsteps = 1\nvalidate_every = 0\n"
+            ),
+        );
+        t2l(&["train", "recon", &path("half.toml"), "-o", &path(&format!("half-{told}"))])
+    };
+    let refused = halved("one-hot");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("holds no adapter of the task \"first_letter\""),
+        "{}",
+        text(&refused.stderr)
+    );
+    let accepted = halved("none");
+    assert!(accepted.status.success(), "{}", text(&accepted.stderr));
     write(
         "multitask.toml",
         "[hypernet]\nrank = 2\n[sampling]\ntasks_per_step = 2\nmax_tokens = 64\n[run]\nsteps = 2\nvalidate_every = 0\n",

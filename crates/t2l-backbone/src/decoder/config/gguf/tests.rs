@@ -81,6 +81,14 @@ fn yarn_by_its_defaults_and_by_every_key() {
     assert_eq!(attention(&[Number("rope.scaling.yarn_attn_factor", 0.75)]), 0.75);
     let Ok(RopeScaling::Yarn { original, .. }) = scaling(&[]) else { panic!("not YaRN") };
     assert_eq!(original, 4096.0, "the context length where no other is named");
+    let ramp = |more: &[Entry]| match scaling(more) {
+        Ok(RopeScaling::Yarn { ramp, .. }) => ramp,
+        other => panic!("{other:?}"),
+    };
+    // The dimension that turns n times within 4096 tokens is 4·ln(4096 / 2πn) / ln(10000).
+    assert_eq!(ramp(&[]), (1.0, 3.0));
+    assert_eq!(ramp(&[Number("rope.scaling.yarn_beta_fast", 256.0)]), (0.0, 3.0));
+    assert_eq!(ramp(&[Number("rope.scaling.yarn_beta_slow", 16.0)]), (1.0, 2.0));
     for key in ["rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"] {
         for value in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             refused(scaling(&[Number(key, value)]), "not a number of turns");
