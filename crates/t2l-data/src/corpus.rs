@@ -12,7 +12,11 @@ struct CorpusTask {
 }
 
 /// Tokenised training examples.
-pub struct Corpus(Vec<CorpusTask>);
+pub struct Corpus {
+    tasks: Vec<CorpusTask>,
+    /// How many of the tasks, at the end, are mixed in at a share of their own.
+    extra: usize,
+}
 
 fn slot(mode: PromptMode) -> usize {
     match mode {
@@ -59,36 +63,49 @@ impl Corpus {
                 examples: [in_mode(PromptMode::Input)?, in_mode(PromptMode::Definition)?],
             })
         };
-        Ok(Self(tasks.par_iter().map(build).collect::<Result<_, _>>()?))
+        Ok(Self { tasks: tasks.par_iter().map(build).collect::<Result<_, _>>()?, extra: 0 })
     }
 
-    /// Number of tasks.
+    /// The same with further tasks, which a [`Sampler`](crate::Sampler) mixes in at a share of their own. Their indices
+    /// follow.
+    pub fn with_extra(mut self, extra: Self) -> Self {
+        self.extra += extra.tasks.len();
+        self.tasks.extend(extra.tasks);
+        self
+    }
+
+    /// Number of tasks, extra ones included.
     pub fn tasks(&self) -> usize {
-        self.0.len()
+        self.tasks.len()
+    }
+
+    /// Number of extra tasks; they are the last ones.
+    pub fn extra_tasks(&self) -> usize {
+        self.extra
     }
 
     /// Name of a task.
     pub fn task_name(&self, task: usize) -> &str {
-        &self.0[task].name
+        &self.tasks[task].name
     }
 
     /// Number of a task's examples.
     pub fn examples_of(&self, task: usize) -> usize {
-        self.0[task].examples[0].len()
+        self.tasks[task].examples[0].len()
     }
 
     /// Number of a task's training descriptions.
     pub fn descriptions_of(&self, task: usize) -> usize {
-        self.0[task].descriptions
+        self.tasks[task].descriptions
     }
 
     /// Every example in both prompt modes, with its task's name.
     pub fn examples(&self) -> impl Iterator<Item = (&str, &TokenizedExample)> {
-        self.0.iter().flat_map(|task| task.examples.iter().flatten().map(|example| (task.name.as_str(), example)))
+        self.tasks.iter().flat_map(|task| task.examples.iter().flatten().map(|example| (task.name.as_str(), example)))
     }
 
     /// A drawn example.
     pub fn example(&self, draw: &Draw) -> &TokenizedExample {
-        &self.0[draw.task].examples[slot(draw.mode)][draw.example]
+        &self.tasks[draw.task].examples[slot(draw.mode)][draw.example]
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// A file that cannot be read.
+    /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.

@@ -17,6 +17,7 @@
 
 mod batch;
 mod corpus;
+mod derive;
 mod draws;
 mod error;
 mod render;
@@ -26,6 +27,8 @@ mod task;
 // What files hold.
 pub use error::DataError;
 pub use task::{Descriptions, Example, Kind, Metric, Part, Task, TaskSet};
+// Other tasks over the same inputs.
+pub use derive::{DeriveConfig, DerivedTask, derive, write_derived};
 // Which task another is compared with.
 pub use draws::{draws, other_task};
 // How it becomes text and tokens.

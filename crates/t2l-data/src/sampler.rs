@@ -20,6 +20,8 @@ pub struct SamplerConfig {
     pub input_share: f64,
     /// Batches whose rows are regrouped by length.
     pub bucket_window: usize,
+    /// Share of tasks drawn from the corpus's extra ones, if it has any.
+    pub extra_share: f64,
 }
 
 /// One drawn row.
@@ -40,6 +42,8 @@ pub struct Draw {
 /// An epoch is one pass over shuffled tasks, `tasks_per_step` at a time; a short rest is dropped. The batches of a
 /// window (`bucket_window` of them, somewhat more where the epoch does not divide) are drawn as the plain sampler would, then the tasks of the whole window are sorted by length and dealt
 /// again, so that padding is small; their order is shuffled.
+///
+/// Each task of a batch is one of the corpus's extra tasks with the probability `extra_share`; these have epochs of their own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampler {
     config: SamplerConfig,
@@ -51,6 +55,9 @@ struct SamplerState {
     rng: ChaCha8Rng,
     /// Tasks left in this epoch.
     tasks: VecDeque<usize>,
+    /// Extra tasks left in their epoch.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    extra: VecDeque<usize>,
     /// Batches already drawn.
     ready: VecDeque<Vec<Draw>>,
 }
@@ -59,7 +66,8 @@ impl Sampler {
     /// A sampler at the start of its first epoch.
     pub fn new(config: SamplerConfig, seed: u64) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        Self { config, state: SamplerState { rng, tasks: VecDeque::new(), ready: VecDeque::new() } }
+        let state = SamplerState { rng, tasks: VecDeque::new(), extra: VecDeque::new(), ready: VecDeque::new() };
+        Self { config, state }
     }
 
     /// Everything that decides the batches to come.
@@ -78,7 +86,9 @@ impl Sampler {
                 && d.example < corpus.examples_of(d.task)
                 && d.description < corpus.descriptions_of(d.task)
         };
-        if state.tasks.iter().any(|&t| t >= corpus.tasks()) || !state.ready.iter().flatten().all(fits) {
+        if state.tasks.iter().chain(&state.extra).any(|&t| t >= corpus.tasks())
+            || !state.ready.iter().flatten().all(fits)
+        {
             return Err("sampler state belongs to other tasks".into());
         }
         self.state = state;
@@ -95,9 +105,10 @@ impl Sampler {
 
     fn fill_window(&mut self, corpus: &Corpus) {
         let mut groups: Vec<Vec<Draw>> = Vec::new();
-        let per_step = self.config.tasks_per_step.min(corpus.tasks()).max(1);
+        let plain = corpus.tasks() - corpus.extra_tasks();
+        let per_step = self.config.tasks_per_step.min(plain).max(1);
         if self.state.tasks.len() < per_step {
-            let mut all: Vec<usize> = (0..corpus.tasks()).collect();
+            let mut all: Vec<usize> = (0..plain).collect();
             all.shuffle(&mut self.state.rng);
             self.state.tasks = all.into();
         }
@@ -105,7 +116,9 @@ impl Sampler {
         let batches_left = self.state.tasks.len() / per_step;
         let windows_left = (batches_left / self.config.bucket_window.max(1)).max(1);
         for _ in 0..batches_left.div_ceil(windows_left) {
-            let tasks: Vec<usize> = self.state.tasks.drain(..per_step).collect();
+            let extra = self.extra_tasks(corpus, per_step);
+            let plain = self.state.tasks.drain(..per_step - extra.len());
+            let tasks: Vec<usize> = plain.chain(extra).collect();
             groups.extend(tasks.into_iter().map(|task| self.points(corpus, task)));
         }
         let length = |draws: &Vec<Draw>| -> usize {
@@ -116,6 +129,23 @@ impl Sampler {
         let mut batches: Vec<Vec<Draw>> = groups.chunks(per_step).map(<[_]>::concat).collect();
         batches.shuffle(&mut self.state.rng);
         self.state.ready = batches.into();
+    }
+
+    /// The extra tasks of a batch.
+    fn extra_tasks(&mut self, corpus: &Corpus, per_step: usize) -> Vec<usize> {
+        let SamplerState { rng, extra, .. } = &mut self.state;
+        let share = self.config.extra_share.clamp(0.0, 1.0);
+        // Without any, no number is drawn: what was drawn before there were such tasks is drawn still.
+        if corpus.extra_tasks() == 0 || share == 0.0 {
+            return vec![];
+        }
+        let count = (0..per_step).filter(|_| rng.random_bool(share)).count().min(corpus.extra_tasks());
+        if extra.len() < count {
+            let mut all: Vec<usize> = (corpus.tasks() - corpus.extra_tasks()..corpus.tasks()).collect();
+            all.shuffle(rng);
+            *extra = all.into();
+        }
+        extra.drain(..count).collect()
     }
 
     fn points(&mut self, corpus: &Corpus, task: usize) -> Vec<Draw> {

@@ -8,8 +8,8 @@ use t2l_backbone::chat::ChatTemplate;
 use t2l_backbone::gguf::GgufFile;
 use t2l_backbone::tokenizer::ModelTokenizer;
 use t2l_data::{
-    Corpus, DataError, Part, PromptMode, PromptRenderer, Sampler, SamplerConfig, Task, TaskSet, TokenizedExample,
-    TrainBatch, cut, example_turn,
+    Corpus, DataError, DeriveConfig, DerivedTask, Example, Part, PromptMode, PromptRenderer, Sampler, SamplerConfig,
+    Task, TaskSet, TokenizedExample, TrainBatch, cut, derive, example_turn, write_derived,
 };
 
 fn tiny() -> TaskSet {
@@ -246,7 +246,8 @@ fn sampler_visits_every_task_once_an_epoch() {
     let corpus = Corpus::build(&set, &set.tasks.iter().collect::<Vec<_>>(), &renderer, 200).expect("builds");
     assert_eq!(corpus.tasks(), 3);
     for (tasks_per_step, bucket_window) in [(1, 1), (1, 8), (2, 1), (2, 4), (3, 2), (9, 2)] {
-        let config = SamplerConfig { tasks_per_step, points_per_task: 2, input_share: 0.5, bucket_window };
+        let config =
+            SamplerConfig { tasks_per_step, points_per_task: 2, input_share: 0.5, bucket_window, extra_share: 0.0 };
         let mut sampler = Sampler::new(config.clone(), 5);
         let per_step = tasks_per_step.min(3);
         let mut drawn = Vec::new();
@@ -269,8 +270,10 @@ fn sampler_visits_every_task_once_an_epoch() {
         assert!([PromptMode::Input, PromptMode::Definition].iter().all(|m| drawn.iter().any(|d| d.mode == *m)));
         assert!((0..2).all(|i| drawn.iter().any(|d| d.description == i)));
     }
-    let mut sampler =
-        Sampler::new(SamplerConfig { tasks_per_step: 1, points_per_task: 1, input_share: 1.0, bucket_window: 1 }, 1);
+    let mut sampler = Sampler::new(
+        SamplerConfig { tasks_per_step: 1, points_per_task: 1, input_share: 1.0, bucket_window: 1, extra_share: 0.0 },
+        1,
+    );
     assert!(sampler.restore(&serde_json::json!({"rng": 1}), &corpus).is_err());
 }
 
@@ -282,7 +285,8 @@ fn sampler_on_the_real_tasks() {
     let set = TaskSet::open(data).expect("opens");
     let tasks = set.split("train").expect("split");
     let corpus = Corpus::build(&set, &tasks, &renderer, 128).expect("builds");
-    let config = SamplerConfig { tasks_per_step: 8, points_per_task: 1, input_share: 0.5, bucket_window: 8 };
+    let config =
+        SamplerConfig { tasks_per_step: 8, points_per_task: 1, input_share: 0.5, bucket_window: 8, extra_share: 0.0 };
     let mut sampler = Sampler::new(config.clone(), 3);
     let (mut real, mut padded) = (0, 0);
     for step in 0..80 {
@@ -365,4 +369,177 @@ proptest! {
         let expected: usize = lengths.iter().map(|&(p, r)| if p == 0 { r - 1 } else { r }).sum();
         prop_assert_eq!(batch.labels.len(), expected);
     }
+}
+
+/// A folder of tasks with enough inputs to derive others from: made up, two classes and free answers.
+fn sources() -> (tempfile::TempDir, TaskSet) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tasks = r#"{"tasks": [
+        {"name": "colour", "file": "colour.jsonl", "kind": "choice", "metric": "accuracy", "licence": "CC0-1.0",
+         "descriptions": {"train": ["Name the colour of the fruit."], "eval": ["Which colour has the fruit?"]}},
+        {"name": "plural", "file": "plural.jsonl", "licence": "CC0-1.0",
+         "descriptions": {"train": ["Give the plural.", "Write it in the plural."], "eval": ["Say it for many."]}}]}"#;
+    std::fs::write(folder.path().join("tasks.json"), tasks).expect("written");
+    let (mut colours, mut plurals) = (String::new(), String::new());
+    for i in 0..48 {
+        let split = if i % 6 == 0 { "valid" } else { "train" };
+        let fruit = ["a ripe, sweet cherry", "the banana", "one Lemon in a bowl", "some red pepper"][i % 4];
+        let colour = ["red", "yellow"][i % 2];
+        let line = serde_json::json!({"input": format!("{fruit} {i}"), "choices": ["red", "yellow"], "answer": i % 2, "split": split});
+        colours += &format!("{line}\n");
+        let line = serde_json::json!({"input": format!("{colour} thing {i}"), "target": format!("{colour} things {i}"), "split": split});
+        plurals += &format!("{line}\n");
+    }
+    std::fs::write(folder.path().join("colour.jsonl"), colours).expect("written");
+    std::fs::write(folder.path().join("plural.jsonl"), plurals).expect("written");
+    let set = TaskSet::open(folder.path()).expect("opens");
+    (folder, set)
+}
+
+#[test]
+fn derived_tasks_say_what_they_ask_and_answer_it() {
+    let (_folder, set) = sources();
+    let tasks: Vec<&Task> = set.tasks.iter().collect();
+    let config = DeriveConfig { tasks: 140, examples: 16, seed: 7 };
+    let derived = derive(&set, &tasks, config).expect("derives");
+    assert!(derived.len() > 100, "{} tasks", derived.len());
+    assert_eq!(derived, derive(&set, &tasks, config).expect("derives"), "the same seed gives the same tasks");
+    let kinds: BTreeSet<&str> = derived.iter().filter_map(|d| d.task.family.as_deref()).collect();
+    assert_eq!(
+        kinds.into_iter().collect::<Vec<_>>(),
+        ["derived-extract", "derived-format", "derived-judged", "derived-question", "derived-renamed"]
+    );
+    let inputs = |part| -> BTreeSet<String> {
+        tasks.iter().flat_map(|t| set.examples(t, part).expect("reads")).map(|e| e.input).collect()
+    };
+    let (train, valid) = (inputs(Part::Train), inputs(Part::Valid));
+    for DerivedTask { task, examples } in &derived {
+        let told: Vec<&String> = task.descriptions.train.iter().chain(&task.descriptions.eval).collect();
+        assert!(!task.descriptions.train.is_empty() && !task.descriptions.eval.is_empty(), "{}", task.name);
+        assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len(), "{}: said twice", task.name);
+        assert!(told.iter().all(|t| !t.contains(['{', '}']) || t.contains("curly")), "{}: {told:?}", task.name);
+        // Which words to answer with stands in every description.
+        assert!(told.iter().all(|t| task.labels.iter().all(|label| t.contains(&format!("\"{label}\"")))), "{told:?}");
+        let of_part = |part| examples.iter().filter(move |(p, _)| *p == part).map(|(_, e)| e);
+        assert!((1..=16).contains(&of_part(Part::Train).count()), "{}", task.name);
+        assert!(of_part(Part::Valid).count() <= 2, "{}", task.name);
+        // What is held out stays held out.
+        let known = |e: &Example, inputs: &BTreeSet<String>| inputs.iter().any(|input| e.input.starts_with(input));
+        assert!(of_part(Part::Train).all(|e| known(e, &train)) && of_part(Part::Valid).all(|e| known(e, &valid)));
+        if !task.labels.is_empty() {
+            let answers: BTreeSet<Option<usize>> = of_part(Part::Train).map(|e| e.answer).collect();
+            assert_eq!(answers.len(), task.labels.len(), "{}: every label is some answer", task.name);
+        }
+    }
+}
+
+/// Each kind of question and form, against what its description says.
+#[test]
+fn derived_answers_are_right() {
+    let (_folder, set) = sources();
+    let tasks: Vec<&Task> = set.tasks.iter().collect();
+    let derived = derive(&set, &tasks, DeriveConfig { tasks: 2000, examples: 16, seed: 1 }).expect("derives");
+    let mut checked = BTreeSet::new();
+    for DerivedTask { task, examples } in &derived {
+        let told = task.descriptions.train.join("\n");
+        for (_, e) in examples {
+            let words: Vec<&str> = e.input.split_whitespace().collect();
+            let mut check = |said: &str, right: &dyn Fn() -> bool| {
+                if told.contains(said) {
+                    assert!(right(), "{}: {told}\n{e:?}", task.name);
+                    checked.insert(said.to_owned());
+                }
+            };
+            let yes = e.answer == Some(0);
+            check("contains the letter \"b\"", &|| yes == e.input.contains('b'));
+            check("more than 4 words", &|| yes == (words.len() > 4));
+            check("contains a comma", &|| yes == e.input.contains(','));
+            check("the last word of the text", &|| words.last() == Some(&e.target.as_str()));
+            check("the number of words in the text", &|| e.target == words.len().to_string());
+            check("in reverse order", &|| e.target.split(' ').rev().eq(words.iter().copied()));
+            check("Answer in capitals only.", &|| {
+                e.target.contains("THING") || ["RED", "YELLOW"].contains(&e.target.as_str())
+            });
+            check("Put the answer in square brackets.", &|| e.target.starts_with('[') && e.target.ends_with(']'));
+            if task.source == "derived from plural (judged)" {
+                let right = e
+                    .input
+                    .split_once("\nAnswer: ")
+                    .is_some_and(|(input, answer)| input.replace("thing", "things") == answer);
+                assert_eq!(yes, right, "{e:?}");
+                checked.insert("judged".to_owned());
+            }
+        }
+    }
+    assert_eq!(checked.len(), 9, "{checked:?}");
+}
+
+#[test]
+fn derived_tasks_make_a_folder_that_reads_back() {
+    let (folder, set) = sources();
+    let tasks: Vec<&Task> = set.tasks.iter().collect();
+    let derived = derive(&set, &tasks, DeriveConfig { tasks: 21, examples: 8, seed: 0 }).expect("derives");
+    let out = folder.path().join("new/derived");
+    write_derived(&out, &derived).expect("writes");
+    let read = TaskSet::open(&out).expect("opens");
+    assert_eq!(read.tasks.len(), derived.len());
+    for (task, derived) in read.tasks.iter().zip(&derived) {
+        assert_eq!(*task, derived.task);
+        let parts = [Part::Train, Part::Valid].map(|part| (part, read.examples(task, part).expect("reads")));
+        let back: Vec<(Part, Example)> =
+            parts.into_iter().flat_map(|(p, es)| es.into_iter().map(move |e| (p, e))).collect();
+        assert_eq!(back, derived.examples, "{}", task.name);
+    }
+    let again = write_derived(&out, &derived).expect_err("is there").to_string();
+    assert!(again.contains("is not empty"), "{again}");
+    assert_eq!(std::fs::read_dir(folder.path().join("new")).expect("lists").count(), 1, "nothing half-written stays");
+}
+
+#[test]
+fn nothing_is_derived_from_benchmarks_or_from_nothing() {
+    let set = tiny();
+    let bench = set.find("tiny_bench").expect("is there");
+    let config = DeriveConfig::default();
+    assert!(matches!(derive(&set, &[bench], config), Err(DataError::Benchmark { .. })));
+    assert!(matches!(derive(&set, &[], config), Err(DataError::Format { .. })));
+}
+
+/// Further tasks come at their share, in epochs of their own; without them the draws are what they were.
+#[test]
+fn sampler_mixes_extra_tasks_in_at_their_share() {
+    let (tokenizer, chat) = tiny_model();
+    let renderer = PromptRenderer::new(&tokenizer, &chat).expect("renders");
+    let (_folder, set) = sources();
+    let build =
+        |set: &TaskSet| Corpus::build(set, &set.tasks.iter().collect::<Vec<_>>(), &renderer, 200).expect("builds");
+    let plain = build(&tiny());
+    let mixed = build(&tiny()).with_extra(build(&set));
+    assert_eq!((mixed.tasks(), mixed.extra_tasks()), (5, 2));
+    let config = |extra_share| SamplerConfig {
+        tasks_per_step: 2,
+        points_per_task: 1,
+        input_share: 0.5,
+        bucket_window: 2,
+        extra_share,
+    };
+    let mut with = Sampler::new(config(0.25), 3);
+    let (mut without, mut alone) = (Sampler::new(config(0.0), 3), Sampler::new(config(0.25), 3));
+    let mut counts = [0_usize; 5];
+    for _ in 0..1000 {
+        let saved = with.state();
+        let draws = with.next_batch(&mixed);
+        let mut other = Sampler::new(config(0.25), 4);
+        other.restore(&saved, &mixed).expect("restores");
+        assert_eq!(other.next_batch(&mixed), draws, "goes on as if it had never stopped");
+        assert_eq!(draws.len(), 2);
+        draws.iter().for_each(|d| counts[d.task] += 1);
+        assert_eq!(without.next_batch(&mixed), alone.next_batch(&plain));
+    }
+    let extra = counts[3] + counts[4];
+    assert!((430..570).contains(&extra), "{counts:?}");
+    assert!(counts[3].abs_diff(counts[4]) < 60, "{counts:?}");
+    while with.state().get("extra").is_none() {
+        with.next_batch(&mixed);
+    }
+    assert!(Sampler::new(config(0.25), 4).restore(&with.state(), &plain).is_err(), "a state of other tasks");
 }

@@ -94,11 +94,24 @@ pub struct DataConfig {
     pub benchmarks: Vec<String>,
     /// Tasks of each kind to validate on. Default 40.
     pub validation_tasks: usize,
+    /// Folder of further tasks to train on, such as `t2l data derive` writes, of which `sampling.extra_share` of each
+    /// batch are. Default none.
+    pub extra_dir: Option<PathBuf>,
+    /// Name of a list in that folder's splits.json. Default none: all its tasks.
+    pub extra_split: Option<String>,
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { dir: "data".into(), split: None, unseen_split: None, benchmarks: vec![], validation_tasks: 40 }
+        Self {
+            dir: "data".into(),
+            split: None,
+            unseen_split: None,
+            benchmarks: vec![],
+            validation_tasks: 40,
+            extra_dir: None,
+            extra_split: None,
+        }
     }
 }
 
@@ -177,6 +190,8 @@ pub struct SamplingConfig {
     pub bucket_window: usize,
     /// Batches whose gradients are summed before a step of the optimizer. Default 1.
     pub accumulation: usize,
+    /// Share of a batch's tasks that are drawn from `data.extra_dir`, where that is named. Default 0.25.
+    pub extra_share: f64,
 }
 
 impl Default for SamplingConfig {
@@ -188,6 +203,7 @@ impl Default for SamplingConfig {
             max_tokens: 128,
             bucket_window: 8,
             accumulation: 1,
+            extra_share: 0.25,
         }
     }
 }
@@ -301,6 +317,7 @@ impl TrainConfig {
             points_per_task: sampling.points_per_task,
             input_share: sampling.input_share,
             bucket_window: sampling.bucket_window,
+            extra_share: sampling.extra_share,
         };
         Sampler::new(config, self.run.seed)
     }

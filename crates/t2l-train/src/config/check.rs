@@ -20,6 +20,8 @@ impl TrainConfig {
         }
         positive("lora.validation_examples", self.lora.validation_examples)?;
         share("sampling.input_share", self.sampling.input_share, false)?;
+        share("sampling.extra_share", self.sampling.extra_share, true)?;
+        self.check_extra()?;
         share("loss.label_smoothing", self.loss.label_smoothing, true)?;
         share("loss.lora_dropout", self.loss.lora_dropout, true)?;
         share("hypernet.dropout", self.hypernet.dropout, true)?;
@@ -81,6 +83,24 @@ impl TrainConfig {
                 wrong("hypernet.conditioning", "input", "is what `t2l train hyperdecoder` is for")
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Further tasks are for those who read descriptions, or nothing: an index says nothing of them.
+    fn check_extra(&self) -> Result<(), TrainError> {
+        use t2l_hypernet::Conditioning;
+        let Some(path) = &self.data.extra_dir else {
+            return match &self.data.extra_split {
+                None => Ok(()),
+                Some(split) => wrong("data.extra_split", split, "needs data.extra_dir"),
+            };
+        };
+        match (self.trainer, self.hypernet.conditioning) {
+            (Trainer::Sft, Conditioning::Text | Conditioning::None) | (Trainer::Multitask, _) => Ok(()),
+            (Trainer::Sft, _) => {
+                wrong("data.extra_dir", path.display(), "wants hypernet.conditioning \"text\" or \"none\"")
+            }
+            _ => wrong("data.extra_dir", path.display(), "is for `sft` and `multitask`"),
         }
     }
 
@@ -199,6 +219,22 @@ mod tests {
         }
         let by_index = format!("{noise}[hypernet]\nconditioning = \"one-hot\"");
         assert!(refusal(&by_index, Trainer::Sft).is_some_and(|e| e.contains("description_noise = 0.5")));
+    }
+
+    #[test]
+    fn further_tasks_are_for_those_who_can_be_told_of_them() {
+        let extra = "[data]\nextra_dir = \"there\"\n";
+        assert_eq!(refusal(extra, Trainer::Sft), None);
+        assert_eq!(refusal(extra, Trainer::Multitask), None);
+        for trainer in [Trainer::Lora, Trainer::Hyperdecoder, Trainer::Recon] {
+            assert!(refusal(extra, trainer).is_some_and(|e| e.contains("data.extra_dir = there")), "{trainer:?}");
+        }
+        let by_index = format!("{extra}[hypernet]\nconditioning = \"one-hot\"");
+        assert!(refusal(&by_index, Trainer::Sft).is_some_and(|e| e.contains("hypernet.conditioning")));
+        let alone = refusal("[data]\nextra_split = \"derived\"", Trainer::Sft);
+        assert!(alone.is_some_and(|e| e.contains("needs data.extra_dir")));
+        let all = refusal("[sampling]\nextra_share = 1.0", Trainer::Sft);
+        assert!(all.is_some_and(|e| e.contains("sampling.extra_share")));
     }
 
     #[test]

@@ -27,7 +27,8 @@ impl TrainConfig {
         what.recon.library = ReconConfig::default().library;
         what.run.checkpoint_every = Self::default().run.checkpoint_every;
         what.run.start_from = None;
-        // Whether there is an adapter underneath decides, and its values; not where it lies.
+        // Whether there are further tasks or an adapter underneath decides, and what they hold; not where they lie.
+        what.data.extra_dir = what.data.extra_dir.map(|_| "".into());
         what.hypernet.multitask = what.hypernet.multitask.map(|_| "".into());
         if !matches!(self.trainer, Trainer::Lora | Trainer::Multitask) {
             what.lora = LoraConfig::default();

@@ -24,6 +24,7 @@ impl TrainConfig {
     /// The same with every relative path joined to a folder, so that it means the same wherever it is read.
     pub(crate) fn seen_from(mut self, folder: &Path) -> Self {
         self.data.dir = folder.join(&self.data.dir);
+        self.data.extra_dir = self.data.extra_dir.map(|path| folder.join(path));
         self.hypernet.multitask = self.hypernet.multitask.map(|path| folder.join(path));
         self.recon.library = folder.join(&self.recon.library);
         self.run.start_from = self.run.start_from.map(|path| folder.join(path));

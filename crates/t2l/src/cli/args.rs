@@ -43,6 +43,9 @@ pub enum Command {
     Train(TrainCommand),
     /// Score adapters on tasks and benchmarks
     Eval(EvalArgs),
+    /// Make tasks to train on
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Inspect, convert, merge, mix and compare adapter files
     #[command(subcommand)]
     Adapter(AdapterCommand),
@@ -363,6 +366,37 @@ pub struct BaselineArgs {
     /// long
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub shots: usize,
+}
+
+/// `t2l data …`
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Derive tasks from others, so that what is asked can only be told from the description: whether a proposed answer
+    /// is right, something about the text, the same answer in other words or another form
+    Derive(DeriveArgs),
+}
+
+/// `t2l data derive`
+#[derive(Debug, Args)]
+pub struct DeriveArgs {
+    /// Folder of tasks (tasks.json)
+    #[arg(value_name = "DIR")]
+    pub data: PathBuf,
+    /// A list of tasks in splits.json; by default all tasks
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// New folder for the derived tasks
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Tasks to derive, up to 100000
+    #[arg(long, value_name = "N", default_value = "600", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub tasks: u32,
+    /// Training examples of each at most; an eighth as many more are held out
+    #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u32).range(1..))]
+    pub examples: u32,
+    /// Seed of every draw
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// `t2l adapter …`

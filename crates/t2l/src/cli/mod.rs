@@ -5,6 +5,7 @@ mod args;
 mod ask;
 mod baselines;
 mod chat;
+mod data;
 mod eval;
 mod generate;
 mod import;
@@ -36,6 +37,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Chat(args) => chat::run(&args, global)?,
         Command::Train(command) => return train::run(&command, global),
         Command::Eval(args) => eval::run(&args, global)?,
+        Command::Data(command) => data::run(&command, global)?,
         Command::Adapter(command) => adapter::run(&command, global)?,
         Command::Import(command) => import::run(&command, global)?,
         Command::Models(command) => models::run(&command, global)?,

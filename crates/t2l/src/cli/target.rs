@@ -15,6 +15,14 @@ pub fn refuse_occupied(folder: &Path, force: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Refuses a folder that holds something, where nothing is ever replaced.
+pub fn want_new(folder: &Path) -> anyhow::Result<()> {
+    if is_occupied(folder).with_context(|| folder.display().to_string())? {
+        bail!("{}: is not empty; name a new folder", folder.display());
+    }
+    Ok(())
+}
+
 /// Refuses a place for a report and the Markdown table beside it where they could not both be written.
 pub fn check_report(path: &Path) -> anyhow::Result<()> {
     if path.file_name().is_none() || path.is_dir() {

@@ -30,6 +30,8 @@ pub(super) struct Ground {
     pub set: TaskSet,
     /// Tasks to train on.
     pub tasks: Vec<Task>,
+    /// Further tasks to train on, of another folder.
+    pub extra: Option<(TaskSet, Vec<Task>)>,
     /// Tasks that are never trained on.
     pub unseen: Vec<Task>,
     /// Benchmarks to validate on.
@@ -70,16 +72,24 @@ impl Ground {
         tell: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
         let set = TaskSet::open(&config.data.dir)?;
-        let tasks: Vec<Task> = match &config.data.split {
-            Some(split) => set.split(split)?.into_iter().cloned().collect(),
-            None => set.tasks.clone(),
+        let tasks = to_train_on(&set, config.data.split.as_deref())?;
+        let extra = match &config.data.extra_dir {
+            Some(dir) => {
+                let set = TaskSet::open(dir)?;
+                let tasks = to_train_on(&set, config.data.extra_split.as_deref())?;
+                Some((set, tasks))
+            }
+            None => None,
         };
         let unseen: Vec<Task> = match &config.data.unseen_split {
             Some(split) => set.split(split)?.into_iter().cloned().collect(),
             None => vec![],
         };
         let benchmarks = benchmarks(&set, &config.data.benchmarks)?;
-        if let Some(both) = unseen.iter().find(|t| tasks.iter().any(|other| other.name == t.name)) {
+        let further = extra.iter().flat_map(|(_, tasks)| tasks);
+        if let Some(both) =
+            unseen.iter().find(|t| tasks.iter().chain(further.clone()).any(|other| other.name == t.name))
+        {
             let reason = format!("task {:?} is in the training split and in the unseen split", both.name);
             return Err(Error::Invalid(reason));
         }
@@ -88,10 +98,15 @@ impl Ground {
         }
         tell("loading the base model");
         let backbone = Backbone::load_as(&models.base, config.model.weights, device)?;
-        let ground = Self { set, tasks, unseen, benchmarks, backbone, device: device.clone() };
+        let ground = Self { set, tasks, extra, unseen, benchmarks, backbone, device: device.clone() };
         let end_of_turn = ground.renderer()?.end_of_turn().len();
         check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().longest_context())?;
         Ok(ground)
+    }
+
+    /// All tasks to train on, the further ones last: the order of the corpus.
+    pub fn trained(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.iter().chain(self.extra.iter().flat_map(|(_, tasks)| tasks))
     }
 
     pub fn renderer(&self) -> Result<PromptRenderer<'_>, Error> {
@@ -226,7 +241,8 @@ impl Ground {
         cache: &Path,
         tell: &mut dyn FnMut(&str),
     ) -> Result<(EmbeddingTable, usize), Error> {
-        let tasks = self.held_out_tasks().into_iter().flat_map(|held| held.tasks);
+        let held_out = self.held_out_tasks().into_iter().flat_map(|held| held.tasks);
+        let tasks = held_out.chain(self.extra.iter().flat_map(|(_, tasks)| tasks));
         let all: Vec<&str> =
             tasks.flat_map(|t| t.descriptions.train.iter().chain(&t.descriptions.eval)).map(String::as_str).collect();
         self.embedded("descriptions", &all, models, cache, tell)
@@ -250,6 +266,14 @@ impl Ground {
             tell(&format!("embedding {kind}: {done} of {of}"));
         })?;
         Ok((table, encoder.width()))
+    }
+}
+
+/// The tasks of a list, or all of them.
+fn to_train_on(set: &TaskSet, split: Option<&str>) -> Result<Vec<Task>, Error> {
+    match split {
+        Some(split) => Ok(set.split(split)?.into_iter().cloned().collect()),
+        None => Ok(set.tasks.clone()),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn prepare(
     Ok(Adapters {
         names: vec![String::new()],
         adapters: vec![initial(config, &layout, "", ground)?],
-        adapter_of_task: vec![0; ground.tasks.len()],
+        adapter_of_task: vec![0; ground.trained().count()],
         layout,
         scaling: scaling(config),
         decoder: ground.decoder(config),

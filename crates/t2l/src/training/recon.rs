@@ -35,7 +35,7 @@ pub(super) fn prepare(
         if task.descriptions.train.is_empty() {
             return Err(Error::Invalid(format!("task {:?} has no description for training", task.name)));
         }
-        descriptions.push(told::of_task(config, ground, &table, index)?);
+        descriptions.push(told::of_task(config, ground, &table, index, task)?);
         adapters.push((task.name.clone(), ground.trained_form(adapter, &shape.layout)?));
     }
     shape.target = config.recon.target();

@@ -22,8 +22,8 @@ pub(super) fn prepare(
 ) -> Result<Sft, Error> {
     let corpus = corpus(config, ground, tell)?;
     let (table, width) = ground.embeddings(models, cache, tell)?;
-    let told = |index| told::of_task(config, ground, &table, index);
-    let descriptions = (0..ground.tasks.len()).map(told).collect::<Result<Vec<_>, _>>()?;
+    let told = |(index, task)| told::of_task(config, ground, &table, index, task);
+    let descriptions = ground.trained().enumerate().map(told).collect::<Result<Vec<_>, _>>()?;
     let validators = told::validators(config, ground, &table, tell)?;
     assemble(config, models, ground, corpus, width, Conditions::Descriptions(descriptions), validators)
 }
@@ -32,7 +32,11 @@ pub(super) fn prepare(
 pub(super) fn corpus(config: &TrainConfig, ground: &Ground, tell: &mut dyn FnMut(&str)) -> Result<Corpus, Error> {
     tell("tokenising");
     let tasks: Vec<&Task> = ground.tasks.iter().collect();
-    Ok(Corpus::build(&ground.set, &tasks, &ground.renderer()?, config.sampling.max_tokens)?)
+    let (renderer, max_tokens) = (ground.renderer()?, config.sampling.max_tokens);
+    let corpus = Corpus::build(&ground.set, &tasks, &renderer, max_tokens)?;
+    let Some((set, extra)) = &ground.extra else { return Ok(corpus) };
+    let extra: Vec<&Task> = extra.iter().collect();
+    Ok(corpus.with_extra(Corpus::build(set, &extra, &renderer, max_tokens)?))
 }
 
 /// What is trained, of what it needs: on embeddings of this width.

@@ -9,16 +9,17 @@ use t2l_train::{TrainConfig, Validator};
 use super::ground::{Ground, HeldOutTasks, SEEN, Validation};
 use crate::Error;
 
-/// What it may be told of one of the tasks to train on, a row for each of its training descriptions:
-/// `[descriptions, e]`.
+/// What it may be told of one of the tasks to train on, by its place among them, a row for each of its training
+/// descriptions: `[descriptions, e]`.
 pub(super) fn of_task(
     config: &TrainConfig,
     ground: &Ground,
     table: &EmbeddingTable,
     index: usize,
+    task: &Task,
 ) -> Result<Tensor<2>, Error> {
     let (device, count) = (&ground.device, ground.tasks.len());
-    let texts: Vec<&str> = ground.tasks[index].descriptions.train.iter().map(String::as_str).collect();
+    let texts: Vec<&str> = task.descriptions.train.iter().map(String::as_str).collect();
     Ok(match config.hypernet.conditioning {
         Conditioning::Text | Conditioning::Input => table.embeddings(&texts, device)?,
         Conditioning::OneHot | Conditioning::Learned => one_hot(index, count, texts.len(), device),

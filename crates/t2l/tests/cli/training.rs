@@ -60,6 +60,47 @@ fn a_run_is_stopped_and_resumed_to_the_same_bits() {
     assert!(generated.status.success(), "{}", text(&generated.stderr));
 }
 
+/// Derived tasks are mixed in, and a run with them goes on where it was stopped.
+#[test]
+fn tasks_are_derived_and_trained_on_too() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let derived = folder.path().join("derived");
+    let tiny = tiny_tasks();
+    let derive =
+        ["data", "derive", tiny.to_str().expect("utf-8"), "-o", derived.to_str().expect("utf-8"), "--tasks", "30"];
+    let output = t2l(&[&derive[..], &["--json"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let tasks = told["tasks"].as_u64().expect("a number");
+    assert!(tasks > 10 && told["asked"] == 30, "{told}");
+    let of_each: u64 = told["families"].as_object().expect("families").values().filter_map(|n| n.as_u64()).sum();
+    assert_eq!(of_each, tasks);
+    let again = t2l(&derive);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("is not empty; name a new folder"), "{}", text(&again.stderr));
+
+    let config = config(folder.path(), "");
+    let plain = std::fs::read_to_string(&config).expect("the configuration");
+    let extra = format!("extra_dir = {derived:?}\n[hypernet]\n");
+    let mixed =
+        plain.replacen("[hypernet]\n", &extra, 1).replacen("[sampling]\n", "[sampling]\nextra_share = 0.5\n", 1);
+    std::fs::write(&config, mixed).expect("written");
+    let run = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let output = t2l(&[&["train", "sft", &config, "-o", out.to_str().expect("utf-8")], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        std::fs::read(out.join("state.safetensors")).expect("the state")
+    };
+    let whole = run("whole", &[]);
+    run("parts", &["--max-steps", "2"]);
+    assert!(whole == run("parts", &[]), "goes on to other bits");
+    std::fs::write(&config, plain).expect("written");
+    assert!(whole != run("plain", &[]), "further tasks change nothing");
+}
+
 #[test]
 fn an_unknown_key_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

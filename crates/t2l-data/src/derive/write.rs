@@ -1,0 +1,48 @@
+//! Derived tasks as a folder of tasks.
+
+use std::path::Path;
+
+use serde_json::json;
+use t2l_core::files::{PartialFolder, folder_of, is_occupied, try_sync_folder};
+
+use super::DerivedTask;
+use crate::{DataError, Example, Part};
+
+/// Writes tasks as a folder in the format of docs/formats.md, whole or not at all.
+///
+/// # Errors
+/// The folder is there and holds something; what the system refuses.
+pub fn write_derived(folder: &Path, tasks: &[DerivedTask]) -> Result<(), DataError> {
+    if is_occupied(folder).map_err(DataError::io(folder))? {
+        let reason = "is not empty; derived tasks are written into a new folder".to_owned();
+        return Err(DataError::Format { path: folder.to_owned(), reason });
+    }
+    let parent = folder_of(folder);
+    std::fs::create_dir_all(parent).map_err(DataError::io(parent))?;
+    let aside = PartialFolder::new(parent).map_err(DataError::io(parent))?;
+    let write = |name: &Path, bytes: &[u8]| {
+        let path = aside.path().join(name);
+        std::fs::write(&path, bytes).map_err(DataError::io(&path))
+    };
+    let tasks_folder = aside.path().join("tasks");
+    std::fs::create_dir(&tasks_folder).map_err(DataError::io(&tasks_folder))?;
+    for DerivedTask { task, examples } in tasks {
+        let lines: String = examples.iter().map(|(part, example)| line(*part, example)).collect();
+        write(&task.file, lines.as_bytes())?;
+    }
+    let all: Vec<_> = tasks.iter().map(|derived| &derived.task).collect();
+    let list = serde_json::to_vec_pretty(&json!({ "tasks": all })).unwrap_or_default();
+    write(Path::new("tasks.json"), &list)?;
+    std::fs::rename(aside.path(), folder).map_err(DataError::io(folder))?;
+    aside.keep();
+    try_sync_folder(parent);
+    Ok(())
+}
+
+fn line(part: Part, example: &Example) -> String {
+    let line = match example.answer {
+        Some(answer) => json!({"input": example.input, "choices": example.choices, "answer": answer, "split": part}),
+        None => json!({"input": example.input, "target": example.target, "split": part}),
+    };
+    format!("{line}\n")
+}

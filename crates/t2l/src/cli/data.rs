@@ -1,0 +1,50 @@
+//! `t2l data …`: tasks to train on.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use t2l::data::{DeriveConfig, Part, Task, TaskSet, derive, write_derived};
+
+use super::args::{DataCommand, DeriveArgs, Global};
+use super::{output, target};
+
+pub fn run(command: &DataCommand, global: &Global) -> anyhow::Result<()> {
+    let DataCommand::Derive(args) = command;
+    run_derive(args, global)
+}
+
+fn run_derive(args: &DeriveArgs, global: &Global) -> anyhow::Result<()> {
+    target::want_new(&args.output)?;
+    let set = TaskSet::open(&args.data)?;
+    let sources: Vec<&Task> = match &args.split {
+        Some(split) => set.split(split)?,
+        None => set.tasks.iter().collect(),
+    };
+    let config = DeriveConfig { tasks: args.tasks as usize, examples: args.examples as usize, seed: args.seed };
+    let tasks = derive(&set, &sources, config)?;
+    write_derived(&args.output, &tasks)?;
+    let of_part = |part| tasks.iter().flat_map(|t| &t.examples).filter(|(p, _)| *p == part).count();
+    let (train, valid) = (of_part(Part::Train), of_part(Part::Valid));
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for kind in tasks.iter().filter_map(|t| t.task.family.as_deref()) {
+        *kinds.entry(kind).or_default() += 1;
+    }
+    if global.json {
+        return output::json(&json!({
+            "path": std::path::absolute(&args.output)?,
+            "tasks": tasks.len(),
+            "asked": args.tasks,
+            "train_examples": train,
+            "valid_examples": valid,
+            "families": kinds,
+        }));
+    }
+    output::line(args.output.display())?;
+    let of_kind: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    eprintln!("{} tasks: {}", tasks.len(), of_kind.join(", "));
+    eprintln!("{train} examples for training, {valid} held out");
+    if tasks.len() < config.tasks {
+        eprintln!("warning: {} were asked for; the tasks they are made of give no more", config.tasks);
+    }
+    Ok(())
+}
