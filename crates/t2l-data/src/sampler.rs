@@ -43,7 +43,9 @@ pub struct Draw {
 /// window (`bucket_window` of them, somewhat more where the epoch does not divide) are drawn as the plain sampler would, then the tasks of the whole window are sorted by length and dealt
 /// again, so that padding is small; their order is shuffled.
 ///
-/// Each task of a batch is one of the corpus's extra tasks with the probability `extra_share`; these have epochs of their own.
+/// Each task of a batch is one of the corpus's extra tasks with the probability `extra_share`. These have epochs of their
+/// own, which may end within a batch; and as the window is dealt again, a batch may hold more or fewer of them than it drew.
+/// A batch has no more tasks than there are plain ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampler {
     config: SamplerConfig,
@@ -86,9 +88,10 @@ impl Sampler {
                 && d.example < corpus.examples_of(d.task)
                 && d.description < corpus.descriptions_of(d.task)
         };
-        if state.tasks.iter().chain(&state.extra).any(|&t| t >= corpus.tasks())
-            || !state.ready.iter().flatten().all(fits)
-        {
+        let plain = corpus.tasks() - corpus.extra_tasks();
+        let misplaced =
+            state.tasks.iter().any(|&t| t >= plain) || state.extra.iter().any(|t| !(plain..corpus.tasks()).contains(t));
+        if misplaced || !state.ready.iter().flatten().all(fits) {
             return Err("sampler state belongs to other tasks".into());
         }
         self.state = state;
@@ -112,7 +115,8 @@ impl Sampler {
             all.shuffle(&mut self.state.rng);
             self.state.tasks = all.into();
         }
-        // An epoch is cut into windows of about the same size, so that no task stands twice in one and none is short.
+        // An epoch is cut into windows of about the same size, so that no plain task stands twice in one and, without
+        // extra tasks, none is short.
         let batches_left = self.state.tasks.len() / per_step;
         let windows_left = (batches_left / self.config.bucket_window.max(1)).max(1);
         for _ in 0..batches_left.div_ceil(windows_left) {

@@ -94,6 +94,9 @@ pub struct Task {
     /// Its licence.
     #[serde(default)]
     pub licence: String,
+    /// Name of the task that it was derived from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived_from: Option<String>,
     /// Which tasks it is akin to; [`Task::family`] guesses where this is not said.
     #[serde(default)]
     pub family: Option<String>,

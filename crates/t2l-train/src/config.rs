@@ -94,8 +94,8 @@ pub struct DataConfig {
     pub benchmarks: Vec<String>,
     /// Tasks of each kind to validate on. Default 40.
     pub validation_tasks: usize,
-    /// Folder of further tasks to train on, such as `t2l data derive` writes, of which `sampling.extra_share` of each
-    /// batch are. Default none.
+    /// Folder of further tasks to train on, such as `t2l data derive` writes; `sampling.extra_share` says how often. Default
+    /// none.
     pub extra_dir: Option<PathBuf>,
     /// Name of a list in that folder's splits.json. Default none: all its tasks.
     pub extra_split: Option<String>,
@@ -190,7 +190,7 @@ pub struct SamplingConfig {
     pub bucket_window: usize,
     /// Batches whose gradients are summed before a step of the optimizer. Default 1.
     pub accumulation: usize,
-    /// Share of a batch's tasks that are drawn from `data.extra_dir`, where that is named. Default 0.25.
+    /// Share of the tasks, on average, that are drawn from `data.extra_dir`, where that is named. Default 0.25.
     pub extra_share: f64,
 }
 

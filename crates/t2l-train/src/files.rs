@@ -5,6 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use t2l_core::files;
+use t2l_data::Corpus;
 
 use crate::TrainError;
 
@@ -22,6 +23,14 @@ pub const METRICS: u64 = 1 << 30;
 pub fn read_text(path: &Path, limit: u64) -> Result<String, TrainError> {
     let bytes = files::read_at_most(path, limit).map_err(TrainError::io(path))?;
     String::from_utf8(bytes).map_err(|_| TrainError::io(path)(Error::new(ErrorKind::InvalidData, "is not UTF-8")))
+}
+
+/// Digest of the tokenised examples of a corpus.
+pub fn corpus_digest(corpus: &Corpus) -> String {
+    const END: &[u8] = &[0xff; 4];
+    digest(corpus.examples().flat_map(|(name, e)| {
+        [name.as_bytes(), END, bytemuck::cast_slice(&e.prompt), END, bytemuck::cast_slice(&e.response), END]
+    }))
 }
 
 /// SHA-256 of the parts one after another, in hexadecimal.

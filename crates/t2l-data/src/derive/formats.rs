@@ -1,6 +1,5 @@
 //! The same answer in another form.
 
-use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
@@ -8,7 +7,7 @@ use super::wording::{self, pick};
 use super::{Made, Source, free};
 use crate::{Kind, Metric};
 
-/// Wordings for training and for evaluation, `{}` being one of `of`; and what becomes of an answer.
+/// Wordings for training and for evaluation, `{}` being one of `of`; and what becomes of an answer, unless it has that form.
 struct Format {
     train: &'static [&'static str],
     eval: &'static [&'static str],
@@ -95,7 +94,7 @@ const FORMATS: &[Format] = &[
         form: |answer, key| serde_json::json!({ key: answer }).to_string(),
     },
     Format {
-        train: &["Write the answer twice.", "Repeat the answer once, with a comma between."],
+        train: &["Write the answer twice, with a comma between.", "Repeat the answer once, after a comma."],
         eval: &["Give the result two times, separated by a comma."],
         of: &[""],
         form: |answer, _| format!("{answer}, {answer}"),
@@ -119,19 +118,66 @@ const FORMATS: &[Format] = &[
 
 pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
     let format = FORMATS.choose(rng)?;
-    let of = format.of.get(rng.random_range(0..format.of.len()))?;
-    let formed = |answer: &str| (format.form)(answer, of);
+    let of = *format.of.choose(rng)?;
+    if !source.is_described() {
+        return None;
+    }
     let examples: Vec<_> = source
         .examples
         .iter()
-        .map(|(part, example)| (*part, free(source.turn(example), formed(&example.target))))
+        .filter_map(|(part, example)| {
+            let answer = formed(format, of, example.target.trim())?;
+            Some((*part, free(source.turn(example), answer)))
+        })
         .collect();
-    // A form that answers have already asks for nothing.
-    let changed = source.examples.iter().filter(|(_, example)| formed(&example.target) != example.target).count();
-    if changed * 2 < examples.len() {
-        return None;
-    }
     let said = [format.train, format.eval];
     let descriptions = wording::followed(source, rng, |i, rng| Some(pick(said[i], rng)?.replace("{}", of)));
-    Some(Made { descriptions, kind: Kind::Text, metric: Metric::ExactMatch, labels: vec![], examples })
+    let what = format!("{} {of}", format.eval.join(" "));
+    Some(Made { what, descriptions, kind: Kind::Text, metric: Metric::ExactMatch, labels: vec![], examples })
+}
+
+/// An answer in another form; nothing where it has that form already.
+fn formed(format: &Format, of: &str, answer: &str) -> Option<String> {
+    let already = !of.is_empty() && (answer.starts_with(of) || answer.ends_with(of));
+    let formed = (format.form)(answer, of);
+    (!already && !answer.is_empty() && formed != answer).then_some(formed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_take_the_form_that_the_words_ask_for() {
+        let cases = [
+            ("Answer in capitals only.", "", "Two things", Some("TWO THINGS")),
+            ("Use no capital letters in the answer.", "", "Two things", Some("two things")),
+            ("Use no capital letters in the answer.", "", "two", None),
+            ("Begin the answer with \"{}\".", "Answer:", "two", Some("Answer: two")),
+            ("End the answer with \"{}\".", ".", "two", Some("two.")),
+            ("End the answer with \"{}\".", ".", "two.", None),
+            ("End the answer with \"{}\".", "done", "two", Some("two done")),
+            ("Put the answer in {}.", "square brackets", "two", Some("[two]")),
+            ("Put the answer in {}.", "double quotes", "two", Some("\"two\"")),
+            ("Put the answer in {}.", "single quotes", "two", Some("'two'")),
+            ("Put the answer in {}.", "parentheses", "two", Some("(two)")),
+            ("Put the answer in {}.", "angle brackets", "two", Some("<two>")),
+            ("Put the answer in {}.", "asterisks", "two", Some("*two*")),
+            ("Put the answer in {}.", "underscores", "two", Some("_two_")),
+            ("Put the answer in {}.", "curly braces", "two", Some("{two}")),
+            ("Answer as a JSON object with the key \"{}\".", "label", "a \"b\"", Some(r#"{"label":"a \"b\""}"#)),
+            ("Write the answer twice, with a comma between.", "", "two", Some("two, two")),
+            ("Reverse the letters of the answer.", "", "two", Some("owt")),
+            ("Write underscores instead of spaces in the answer.", "", "two things", Some("two_things")),
+            ("Write underscores instead of spaces in the answer.", "", "two", None),
+        ];
+        let mut tried = std::collections::BTreeSet::new();
+        for (words, of, answer, expected) in cases {
+            let format = FORMATS.iter().find(|format| format.train.contains(&words)).expect(words);
+            assert!(format.of.contains(&of), "{words}: {of:?}");
+            assert_eq!(formed(format, of, answer).as_deref(), expected, "{words} {of} {answer}");
+            tried.insert(format.eval);
+        }
+        assert_eq!(tried.len(), FORMATS.len(), "every form is tried");
+    }
 }

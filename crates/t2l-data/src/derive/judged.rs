@@ -11,7 +11,7 @@ const OPENING: Wordings<'_> = [
     &[
         "Here an answer is already given. ",
         "An answer is proposed below the input. ",
-        "The last line suggests an answer. ",
+        "At the end of the input an answer is suggested. ",
     ],
     &["The input ends with somebody's answer. "],
 ];
@@ -19,7 +19,7 @@ const OPENING: Wordings<'_> = [
 const CONDITION: Wordings<'_> = [
     &[
         "the proposed answer is right",
-        "the answer in the last line is correct",
+        "the answer at the end is correct",
         "that answer fits",
         "the suggested answer is the right one",
     ],
@@ -27,10 +27,13 @@ const CONDITION: Wordings<'_> = [
 ];
 
 pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
+    if !source.is_described() {
+        return None;
+    }
     let labels = labels::pair(rng);
     let mut examples = Vec::new();
     for part in [Part::Train, Part::Valid] {
-        let mut of_part: Vec<&Example> = source.examples.iter().filter(|(p, _)| *p == part).map(|(_, e)| e).collect();
+        let mut of_part: Vec<&Example> = source.of_part(part).collect();
         of_part.shuffle(rng);
         for (i, example) in of_part.iter().enumerate() {
             let right = i % 2 == 0;
@@ -41,12 +44,16 @@ pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
         }
     }
     let descriptions = wording::judged(source, &OPENING, &CONDITION, &labels, rng);
-    Some(Made { descriptions, kind: Kind::Boolean, metric: Metric::Accuracy, labels, examples })
+    let what = labels.join("/");
+    Some(Made { what, descriptions, kind: Kind::Boolean, metric: Metric::Accuracy, labels, examples })
 }
 
-/// What is no answer to an example: another of its options, else another example's answer.
+/// What is no answer to an example: another of its options, else another example's answer. None of those that any example
+/// of the same input accepts.
 fn wrong<'a>(example: &'a Example, others: &[&'a Example], rng: &mut ChaCha8Rng) -> Option<&'a String> {
-    let is_wrong = |answer: &&String| !example.targets.contains(answer);
+    let same = |a: &str, b: &str| a.trim().to_lowercase() == b.trim().to_lowercase();
+    let accepted = others.iter().filter(|other| other.input == example.input).flat_map(|other| &other.targets);
+    let is_wrong = |answer: &&String| !accepted.clone().any(|right| same(right, answer));
     let options: Vec<&String> = example.choices.iter().filter(is_wrong).collect();
     if let Some(option) = options.choose(rng) {
         return Some(option);

@@ -42,7 +42,6 @@ const PAIRS: &[(&str, &str)] = &[
     ("win", "loss"),
     ("safe", "unsafe"),
     ("legal", "illegal"),
-    ("normal", "odd"),
     ("strong", "weak"),
     ("full", "empty"),
     ("open", "closed"),
@@ -86,15 +85,16 @@ pub fn pair(rng: &mut ChaCha8Rng) -> Vec<String> {
     cased(&[yes, no], rng)
 }
 
-/// Names for so many classes: for two of them also words for yes and no, in either order.
+/// Names for so many classes, in any order: for two of them also words for yes and no.
 pub fn names(count: usize, rng: &mut ChaCha8Rng) -> Option<Vec<String>> {
     if count == 2 && rng.random_bool(0.5) {
         let mut names = pair(rng);
         names.shuffle(rng);
         return Some(names);
     }
-    let series = SERIES.choose(rng)?;
-    Some(cased(series.get(..count)?, rng))
+    let mut series = SERIES.choose(rng)?.get(..count)?.to_vec();
+    series.shuffle(rng);
+    Some(cased(&series, rng))
 }
 
 /// All of them in lower case, with a capital, or, now and then, in capitals.

@@ -22,17 +22,22 @@ use crate::{DataError, Descriptions, Example, Kind, Metric, Part, Task, TaskSet,
 
 pub use write::write_derived;
 
-/// Words of the longest input and of the longest answer that other tasks are made of.
-const LONGEST: (usize, usize) = (60, 20);
-/// Sources that are tried for a task before there are held to be no more.
-const TRIES: usize = 50;
+/// Words, and bytes, of the longest input and of the longest answer that other tasks are made of.
+const LONGEST: [(usize, usize); 2] = [(60, 1000), (20, 300)];
+/// Examples of a part of a source that are looked at.
+const POOL: usize = 1000;
+/// Sources that are tried for a task before there are held to be no more of its kind.
+const TRIES: usize = 100;
+/// Most examples of all tasks together: they are held in memory.
+const MOST: usize = 1_000_000;
 
 /// How many tasks to derive, and how large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeriveConfig {
     /// Tasks.
     pub tasks: usize,
-    /// Training examples of each at most; an eighth as many more are held out.
+    /// Training examples of each at most, and of all at most 1,000,000; an eighth as many more are held out, or one for
+    /// each label.
     pub examples: usize,
     /// Seed of every draw.
     pub seed: u64,
@@ -64,10 +69,11 @@ impl<'a> Source<'a> {
         if task.benchmark {
             return Err(DataError::Benchmark { name: task.name.clone() });
         }
-        let short = |e: &Example| words(&e.input) <= LONGEST.0 && words(&e.target) <= LONGEST.1;
+        let fits = |text: &str, (most, bytes)| text.len() <= bytes && words(text) <= most;
+        let short = |e: &Example| fits(&e.input, LONGEST[0]) && fits(&e.target, LONGEST[1]);
         let mut examples = Vec::new();
         for part in [Part::Train, Part::Valid] {
-            examples.extend(set.examples(task, part)?.into_iter().filter(short).map(|e| (part, e)));
+            examples.extend(set.examples(task, part)?.into_iter().filter(short).take(POOL).map(|e| (part, e)));
         }
         Ok(Self { task, examples })
     }
@@ -77,19 +83,25 @@ impl<'a> Source<'a> {
         crate::user_turn(None, &example.input, if self.task.show_options { &example.choices } else { &[] })
     }
 
+    fn of_part(&self, part: Part) -> impl Iterator<Item = &Example> {
+        self.examples.iter().filter(move |(p, _)| *p == part).map(|(_, example)| example)
+    }
+
     /// What it is described by, for training and for evaluation.
     fn descriptions(&self) -> [&[String]; 2] {
-        let Descriptions { train, eval } = &self.task.descriptions;
-        match (train.is_empty(), eval.is_empty()) {
-            (true, _) => [eval, eval],
-            (_, true) => [train, train],
-            _ => [train, eval],
-        }
+        [&self.task.descriptions.train, &self.task.descriptions.eval]
+    }
+
+    /// Whether there are both: those for evaluation never become some for training.
+    fn is_described(&self) -> bool {
+        self.descriptions().iter().all(|said| !said.is_empty())
     }
 }
 
 /// What a kind of derivation makes of a source.
 struct Made {
+    /// What is asked, whatever the words of the description: no source is asked it twice.
+    what: String,
     descriptions: Descriptions,
     kind: Kind,
     metric: Metric,
@@ -114,28 +126,37 @@ const KINDS: [(&str, Derivation); 7] = [
 /// Derives tasks from others, of every kind in turn.
 ///
 /// The descriptions for evaluation have wordings of their own, and stand on those of the source for evaluation; held-out
-/// examples come of held-out examples. There are fewer tasks than asked for where the sources do not give as many.
+/// examples come of held-out examples. A kind of which the sources give no more is left out from then on, and there are
+/// fewer tasks than asked for where that leaves none.
 ///
 /// # Errors
-/// A source that is a benchmark or cannot be read, sources of which nothing can be made.
+/// More examples than fit, a source that is a benchmark or cannot be read, sources of which nothing can be made.
 pub fn derive(set: &TaskSet, sources: &[&Task], config: DeriveConfig) -> Result<Vec<DerivedTask>, DataError> {
+    let wrong = |reason: String| DataError::Format { path: set.folder().to_owned(), reason };
+    if config.tasks.saturating_mul(config.examples) > MOST {
+        let asked = format!("{} tasks of {} examples are asked for", config.tasks, config.examples);
+        return Err(wrong(format!("{asked}; at most {MOST} examples in all can be derived")));
+    }
     let sources = sources.iter().map(|task| Source::read(set, task)).collect::<Result<Vec<_>, _>>()?;
-    let (mut derived, mut told) = (Vec::new(), BTreeSet::new());
-    for index in 0..config.tasks {
-        let (kind, make) = KINDS[index % KINDS.len()];
+    let (mut derived, mut asked, mut kinds) = (Vec::new(), BTreeSet::new(), KINDS.to_vec());
+    while derived.len() < config.tasks && !kinds.is_empty() {
+        let index = derived.len();
+        let (kind, make) = kinds[index % kinds.len()];
         let mut rng = draws(&format!("derived task {index}"), config.seed);
         let made = (0..TRIES).find_map(|_| {
             let source = sources.choose(&mut rng)?;
             let made = make(source, &mut rng).map(|made| bounded(made, config.examples, &mut rng))?;
             let trains = made.examples.iter().any(|(part, _)| *part == Part::Train);
-            // The same words over the same inputs would be the first task again.
-            (trains && told.insert((&source.task.name, made.descriptions.eval.clone()))).then_some((source, made))
+            let new = trains && asked.insert((kind, &source.task.name, made.what.clone()));
+            new.then(|| named(kind, index, source.task, made))
         });
-        derived.extend(made.map(|(source, made)| named(kind, index, source.task, made)));
+        match made {
+            Some(task) => derived.push(task),
+            None => kinds.retain(|(other, _)| *other != kind),
+        }
     }
     if derived.is_empty() {
-        let reason = "no task can be derived from these: their examples are too few or too long".to_owned();
-        return Err(DataError::Format { path: set.folder().to_owned(), reason });
+        return Err(wrong("no task can be derived from these: their examples are too few or too long".to_owned()));
     }
     Ok(derived)
 }
@@ -152,8 +173,9 @@ fn named(kind: &str, index: usize, source: &Task, made: Made) -> DerivedTask {
         // Capitals may be what is asked for.
         case_sensitive: made.metric == Metric::ExactMatch,
         labels: made.labels,
-        source: format!("derived from {} ({kind})", source.name),
+        source: source.source.clone(),
         licence: source.licence.clone(),
+        derived_from: Some(source.name.clone()),
         family: Some(format!("derived-{kind}")),
         benchmark: false,
         name,
@@ -161,39 +183,51 @@ fn named(kind: &str, index: usize, source: &Task, made: Made) -> DerivedTask {
     DerivedTask { task, examples: made.examples }
 }
 
-/// At most so many examples for training and an eighth as many held out, drawn evenly from the answers where there are
-/// labels.
+/// At most so many examples for training and an eighth as many held out, as many of each label where there are labels.
 fn bounded(mut made: Made, train: usize, rng: &mut ChaCha8Rng) -> Made {
     made.examples.shuffle(rng);
-    let mut kept = Vec::new();
-    for (part, most) in [(Part::Train, train), (Part::Valid, train.div_ceil(8))] {
-        let of_part: Vec<Example> =
-            made.examples.iter().filter(|(p, _)| *p == part).map(|(_, example)| example.clone()).collect();
-        kept.extend(evenly(of_part, made.labels.len(), most).into_iter().map(|example| (part, example)));
-    }
-    made.examples = kept;
+    let labels = made.labels.len();
+    let valid = train.div_ceil(8).max(labels);
+    let (for_training, held_out): (Vec<_>, Vec<_>) =
+        made.examples.into_iter().partition(|(part, _)| *part == Part::Train);
+    made.examples = evenly(for_training, labels, train);
+    made.examples.extend(evenly(held_out, labels, valid));
     made
 }
 
-/// Examples of each label in turn while each has one more; without labels, the first ones.
-fn evenly(examples: Vec<Example>, labels: usize, most: usize) -> Vec<Example> {
+/// As many examples of each label; without labels, the first ones.
+fn evenly(mut examples: Vec<(Part, Example)>, labels: usize, most: usize) -> Vec<(Part, Example)> {
     if labels == 0 {
-        return examples.into_iter().take(most).collect();
+        examples.truncate(most);
+        return examples;
     }
-    let mut of_label: Vec<Vec<Example>> = vec![vec![]; labels];
-    for example in examples {
-        if let Some(list) = example.answer.and_then(|answer| of_label.get_mut(answer)) {
-            list.push(example);
+    let (mut counts, mut kept) = (vec![0; labels], vec![0; labels]);
+    for answer in examples.iter().filter_map(|(_, example)| example.answer) {
+        if let Some(count) = counts.get_mut(answer) {
+            *count += 1;
         }
     }
-    let rounds = of_label.iter().map(Vec::len).min().unwrap_or(0).min(most.div_ceil(labels));
-    let mut kept: Vec<Example> = (0..rounds).flat_map(|i| of_label.iter().map(move |list| list[i].clone())).collect();
-    kept.truncate(most);
-    kept
+    let each = counts.into_iter().min().unwrap_or(0).min(most / labels);
+    examples.retain(|(_, example)| {
+        let Some(count) = example.answer.and_then(|answer| kept.get_mut(answer)) else { return false };
+        *count += 1;
+        *count <= each
+    });
+    examples
 }
 
 fn words(text: &str) -> usize {
     text.split_whitespace().count()
+}
+
+/// A word without the signs around it.
+fn bare(word: &str) -> &str {
+    word.trim_matches(|c: char| !c.is_alphanumeric())
+}
+
+/// The words of a text without the signs around them.
+fn bare_words(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().map(bare).filter(|word| !word.is_empty())
 }
 
 /// An example whose answer is one of a few labels.

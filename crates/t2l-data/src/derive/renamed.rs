@@ -26,11 +26,15 @@ const EACH: [&[(&str, &str)]; 2] = [
 ];
 
 pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
-    if source.task.show_options {
+    if source.task.show_options || !source.is_described() {
         return None;
     }
     let old = classes(source)?;
+    // A class that keeps its name would ask for nothing.
     let new = labels::names(old.len(), rng)?;
+    if old.iter().zip(&new).any(|(old, new)| old.to_lowercase() == new.to_lowercase()) {
+        return None;
+    }
     let examples = source.examples.iter().filter_map(|(part, example)| {
         let answer = old.iter().position(|name| *name == example.target)?;
         Some((*part, labelled(example.input.clone(), &new, answer)))
@@ -43,7 +47,8 @@ pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
         let (last, first) = each.split_last()?;
         Some(format!("{opening}{} and {last}.", first.join(", ")))
     });
-    Some(Made { descriptions, kind: Kind::Choice, metric: Metric::Accuracy, labels: new, examples })
+    let what = new.join("/");
+    Some(Made { what, descriptions, kind: Kind::Choice, metric: Metric::Accuracy, labels: new, examples })
 }
 
 /// The answers of a source that has few.

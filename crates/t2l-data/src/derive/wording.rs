@@ -1,6 +1,5 @@
 //! How derived tasks are told: some wordings for training, others for evaluation.
 
-use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
@@ -17,13 +16,13 @@ const CONDITION: [&[&str]; 2] = [
         "Say \"{yes}\" when {condition}, otherwise \"{no}\".",
         "Reply with \"{yes}\" or \"{no}\": \"{yes}\" means that {condition}.",
         "If {condition}, write \"{yes}\"; if not, write \"{no}\".",
-        "Decide whether {condition}. The answer is \"{yes}\" or \"{no}\".",
+        "Decide whether {condition}. The answer is \"{yes}\" if so, else \"{no}\".",
         "You must judge if {condition}; respond \"{yes}\" in that case and \"{no}\" in the other.",
         "Output \"{yes}\" where {condition} and \"{no}\" where that is not so.",
-        "Is it so that {condition}? Give \"{yes}\" or \"{no}\".",
+        "Is it so that {condition}? Give \"{yes}\" for yes and \"{no}\" for no.",
     ],
     &[
-        "Tell whether {condition}, giving \"{yes}\" or \"{no}\".",
+        "Tell whether {condition}, giving \"{yes}\" if it is so and \"{no}\" otherwise.",
         "Check if {condition}: \"{yes}\" if so, \"{no}\" if not.",
     ],
 ];
@@ -69,7 +68,7 @@ pub fn request(what: &Wordings<'_>, rng: &mut ChaCha8Rng) -> Descriptions {
     describe(rng, |i, rng| Some(pick(REQUEST[i], rng)?.replace("{what}", &pick(what[i], rng)?)))
 }
 
-/// A condition on which to answer with one of two words, every other time after one of the source's descriptions.
+/// A source's descriptions followed by a condition on which to answer with one of two words.
 pub fn judged(
     source: &Source<'_>,
     opening: &Wordings<'_>,
@@ -77,11 +76,7 @@ pub fn judged(
     labels: &[String],
     rng: &mut ChaCha8Rng,
 ) -> Descriptions {
-    describe(rng, |i, rng| {
-        let told = pick(opening[i], rng)? + &on_condition(i, condition, labels, rng)?;
-        let task = source.descriptions()[i].choose(rng)?;
-        Some(if rng.random_bool(0.5) { format!("{task} {told}") } else { told })
-    })
+    followed(source, rng, |i, rng| Some(pick(opening[i], rng)? + &on_condition(i, condition, labels, rng)?))
 }
 
 /// A source's descriptions followed by something.

@@ -1,5 +1,7 @@
 //! Derived tasks as a folder of tasks.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::json;
@@ -22,7 +24,8 @@ pub fn write_derived(folder: &Path, tasks: &[DerivedTask]) -> Result<(), DataErr
     let aside = PartialFolder::new(parent).map_err(DataError::io(parent))?;
     let write = |name: &Path, bytes: &[u8]| {
         let path = aside.path().join(name);
-        std::fs::write(&path, bytes).map_err(DataError::io(&path))
+        let written = File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        written.map_err(DataError::io(&path))
     };
     let tasks_folder = aside.path().join("tasks");
     std::fs::create_dir(&tasks_folder).map_err(DataError::io(&tasks_folder))?;
@@ -31,7 +34,8 @@ pub fn write_derived(folder: &Path, tasks: &[DerivedTask]) -> Result<(), DataErr
         write(&task.file, lines.as_bytes())?;
     }
     let all: Vec<_> = tasks.iter().map(|derived| &derived.task).collect();
-    let list = serde_json::to_vec_pretty(&json!({ "tasks": all })).unwrap_or_default();
+    let list = serde_json::to_vec_pretty(&json!({ "tasks": all }));
+    let list = list.map_err(|e| DataError::Format { path: folder.to_owned(), reason: e.to_string() })?;
     write(Path::new("tasks.json"), &list)?;
     std::fs::rename(aside.path(), folder).map_err(DataError::io(folder))?;
     aside.keep();

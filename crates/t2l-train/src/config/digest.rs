@@ -29,6 +29,9 @@ impl TrainConfig {
         what.run.start_from = None;
         // Whether there are further tasks or an adapter underneath decides, and what they hold; not where they lie.
         what.data.extra_dir = what.data.extra_dir.map(|_| "".into());
+        if what.data.extra_dir.is_none() {
+            what.sampling.extra_share = Self::default().sampling.extra_share;
+        }
         what.hypernet.multitask = what.hypernet.multitask.map(|_| "".into());
         if !matches!(self.trainer, Trainer::Lora | Trainer::Multitask) {
             what.lora = LoraConfig::default();
@@ -87,6 +90,13 @@ mod tests {
         let above = |path: &str| config(&format!("[hypernet]\nmultitask = {path:?}"), Trainer::Sft).digest();
         assert_eq!(above("one"), above("two"));
         assert_ne!(above("one"), config("", Trainer::Sft).digest());
+        let extra = |text: &str| config(&format!("[data]\nextra_dir = {text}"), Trainer::Sft).digest();
+        assert_eq!(extra("\"one\""), extra("\"two\""));
+        assert_ne!(extra("\"one\""), config("", Trainer::Sft).digest());
+        assert_ne!(extra("\"one\""), extra("\"one\"\nextra_split = \"some\""));
+        assert_ne!(extra("\"one\""), extra("\"one\"\n[sampling]\nextra_share = 0.5"));
+        let share = config("[sampling]\nextra_share = 0.5", Trainer::Sft).digest();
+        assert_eq!(share, config("", Trainer::Sft).digest());
         let folder = |base: &str| config(&format!("[model]\nbase = {base:?}"), Trainer::Sft).digest();
         assert_ne!(folder("one"), folder("two"));
     }

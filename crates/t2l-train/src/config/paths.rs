@@ -53,10 +53,11 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("models/mine")).expect("a folder");
         std::fs::create_dir_all(folder.path().join("run")).expect("a folder");
         let (file, resolved) = (folder.path().join("config.toml"), folder.path().join("run/config.toml"));
-        let text = "[data]\ndir = \"tasks\"\n[model]\nbase = \"models/mine\"\nencoder = \"all-minilm-l6-v2\"\n[run]\nstart_from = \"start\"";
+        let text = "[data]\ndir = \"tasks\"\nextra_dir = \"derived\"\n[model]\nbase = \"models/mine\"\nencoder = \"all-minilm-l6-v2\"\n[run]\nstart_from = \"start\"";
         std::fs::write(&file, text).expect("written");
         let config = TrainConfig::load(&file, Trainer::Sft).expect("loads");
         assert_eq!(config.data.dir, folder.path().join("tasks"));
+        assert_eq!(config.data.extra_dir, Some(folder.path().join("derived")));
         assert_eq!(config.recon.library, folder.path().join("library"));
         assert_eq!(config.run.start_from, Some(folder.path().join("start")));
         assert_eq!(Path::new(&config.model.base), folder.path().join("models/mine"));

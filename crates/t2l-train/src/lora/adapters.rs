@@ -77,6 +77,11 @@ impl Trainee for Adapters {
         self.plain_decoder.device()
     }
 
+    fn data(&self) -> String {
+        // States of runs without further tasks have always noted nothing here.
+        if self.corpus.extra_tasks() == 0 { String::new() } else { files::corpus_digest(&self.corpus) }
+    }
+
     fn position(&self) -> Value {
         json!({ "names": self.names, "sampler": self.sampler.state() })
     }

@@ -56,10 +56,7 @@ impl Trainee for Sft {
 
     fn data(&self) -> String {
         // Embeddings of descriptions are left out: another machine rounds them differently.
-        const END: &[u8] = &[0xff; 4];
-        files::digest(self.corpus.examples().flat_map(|(name, e)| {
-            [name.as_bytes(), END, bytemuck::cast_slice(&e.prompt), END, bytemuck::cast_slice(&e.response), END]
-        }))
+        files::corpus_digest(&self.corpus)
     }
 
     fn position(&self) -> Value {

@@ -382,17 +382,17 @@ pub struct DeriveArgs {
     /// Folder of tasks (tasks.json)
     #[arg(value_name = "DIR")]
     pub data: PathBuf,
-    /// A list of tasks in splits.json; by default all tasks
+    /// A list of tasks in splits.json, such as those that are trained on; by default all tasks
     #[arg(long, value_name = "NAME")]
     pub split: Option<String>,
     /// New folder for the derived tasks
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Tasks to derive, up to 100000
-    #[arg(long, value_name = "N", default_value = "600", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// Tasks to derive, up to 10000
+    #[arg(long, value_name = "N", default_value = "600", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub tasks: u32,
-    /// Training examples of each at most; an eighth as many more are held out
-    #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Training examples of each at most, and a million of all; an eighth as many more are held out
+    #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub examples: u32,
     /// Seed of every draw
     #[arg(long, default_value_t = 0)]

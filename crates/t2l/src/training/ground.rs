@@ -87,12 +87,7 @@ impl Ground {
         };
         let benchmarks = benchmarks(&set, &config.data.benchmarks)?;
         let further = extra.iter().flat_map(|(_, tasks)| tasks);
-        if let Some(both) =
-            unseen.iter().find(|t| tasks.iter().chain(further.clone()).any(|other| other.name == t.name))
-        {
-            let reason = format!("task {:?} is in the training split and in the unseen split", both.name);
-            return Err(Error::Invalid(reason));
-        }
+        check_unseen(&unseen, tasks.iter().chain(further))?;
         if config.model.products == Products::Bf16 && !Bf16Weight::available(device) {
             tell("this device has no products in bf16 with sums in f32: the base model multiplies in f32");
         }
@@ -269,6 +264,19 @@ impl Ground {
     }
 }
 
+/// Tasks that are never trained on are not, nor any that was derived from them.
+fn check_unseen<'a>(unseen: &[Task], mut trained: impl Iterator<Item = &'a Task>) -> Result<(), Error> {
+    let is_unseen = |name: &String| unseen.iter().any(|task| task.name == *name);
+    let known = trained.find(|task| is_unseen(&task.name) || task.derived_from.as_ref().is_some_and(is_unseen));
+    known.map_or(Ok(()), |task| {
+        let wrong = match &task.derived_from {
+            Some(source) => format!("is derived from {source:?}, which is in the unseen split,"),
+            None => "is in the unseen split".to_owned(),
+        };
+        Err(Error::Invalid(format!("task {:?} {wrong} and among those to train on", task.name)))
+    })
+}
+
 /// The tasks of a list, or all of them.
 fn to_train_on(set: &TaskSet, split: Option<&str>) -> Result<Vec<Task>, Error> {
     match split {
@@ -327,6 +335,25 @@ pub(super) fn manifest(config: &TrainConfig, hypernet: &HypernetConfig, models: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_unseen_is_trained_on_in_any_form() {
+        let task = |name: &str, from: Option<&str>| -> Task {
+            let descriptions = serde_json::json!({"train": ["Do."], "eval": []});
+            let json = serde_json::json!({"name": name, "file": "x.jsonl", "descriptions": descriptions, "derived_from": from});
+            serde_json::from_value(json).expect("a task")
+        };
+        let unseen = [task("hidden", None)];
+        let refused = |trained: &[Task]| check_unseen(&unseen, trained.iter()).err().map(|e| e.to_string());
+        assert_eq!(refused(&[task("open", None), task("judged_1", Some("open"))]), None);
+        let named = refused(&[task("hidden", None)]).expect("is refused");
+        assert_eq!(named, "task \"hidden\" is in the unseen split and among those to train on");
+        let derived = refused(&[task("judged_1", Some("hidden"))]).expect("is refused");
+        assert!(
+            derived.starts_with("task \"judged_1\" is derived from \"hidden\", which is in the unseen split"),
+            "{derived}"
+        );
+    }
 
     #[test]
     fn rows_fit_the_model_and_keep_an_answer() {

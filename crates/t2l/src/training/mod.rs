@@ -103,5 +103,5 @@ pub fn prepare(
         Trainer::Multitask => Box::new(multitask::prepare(&config, models, &ground, &mut tell)?),
         Trainer::Lora => return Err(Error::Invalid("`lora` trains many adapters: use train_library".into())),
     };
-    Ok(PreparedRun { config, folder: folder.to_owned(), trainee, tasks: ground.tasks.len() })
+    Ok(PreparedRun { config, folder: folder.to_owned(), trainee, tasks: ground.trained().count() })
 }
