@@ -418,6 +418,8 @@ fn derived_tasks_say_what_they_ask_and_answer_it() {
         assert!(!task.descriptions.train.is_empty() && !task.descriptions.eval.is_empty(), "{}", task.name);
         assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len(), "{}: said twice", task.name);
         assert!(told.iter().all(|t| !t.contains(['{', '}']) || t.contains("curly")), "{}: {told:?}", task.name);
+        // What evaluation is told never stands in a prompt of training.
+        assert!(task.descriptions.train.iter().any(|told| told == task.instruction()), "{}", task.name);
         // Which words to answer with stands in every description.
         assert!(told.iter().all(|t| task.labels.iter().all(|label| t.contains(&format!("\"{label}\"")))), "{told:?}");
         let of_part = |part| examples.iter().filter(move |(p, _)| *p == part).map(|(_, e)| e);
@@ -477,14 +479,13 @@ fn derived_answers_are_right() {
     assert!(checked.iter().all(|n| *n > 500), "{checked:?}");
 }
 
-/// Too few examples for every label leave the kinds that have none.
 #[test]
 fn each_label_has_as_many_examples() {
     let (_folder, set) = sources();
     let tasks: Vec<&Task> = set.tasks.iter().collect();
-    for most in [1, 5, 16] {
+    for most in [8, 9, 16] {
         let derived = derive(&set, &tasks, DeriveConfig { tasks: 60, examples: most, seed: 3 }).expect("derives");
-        assert_eq!(derived.iter().any(|d| !d.task.labels.is_empty()), most > 1);
+        assert!(derived.iter().any(|d| !d.task.labels.is_empty()));
         for DerivedTask { task, examples } in &derived {
             let count = |part, label| examples.iter().filter(|(p, e)| *p == part && e.answer == Some(label)).count();
             for part in [Part::Train, Part::Valid] {
@@ -494,9 +495,10 @@ fn each_label_has_as_many_examples() {
             assert!(examples.iter().filter(|(p, _)| *p == Part::Train).count() <= most, "{}", task.name);
         }
     }
-    let too_many = DeriveConfig { tasks: 10_000, examples: 10_000, seed: 0 };
-    let error = derive(&set, &tasks, too_many).expect_err("is too much").to_string();
-    assert!(error.contains("at most 1000000 examples"), "{error}");
+    for (count, examples) in [(10_000, 10_000), (10, 7)] {
+        let error = derive(&set, &tasks, DeriveConfig { tasks: count, examples, seed: 0 }).expect_err("is refused");
+        assert!(error.to_string().ends_with("tasks have at least 8, and all together at most 1000000"), "{error}");
+    }
 }
 
 #[test]
@@ -515,6 +517,10 @@ fn derived_tasks_make_a_folder_that_reads_back() {
             parts.into_iter().flat_map(|(p, es)| es.into_iter().map(move |e| (p, e))).collect();
         assert_eq!(back, derived.examples, "{}", task.name);
     }
+    // What is derived from these is still known to come of the first ones.
+    let sources: Vec<&Task> = read.tasks.iter().collect();
+    let twice = derive(&read, &sources, DeriveConfig { tasks: 7, examples: 8, seed: 0 }).expect("derives");
+    assert!(twice.iter().all(|d| d.task.derived_from.as_deref().is_some_and(|name| set.find(name).is_ok())));
     let again = write_derived(&out, &derived).expect_err("is there").to_string();
     assert!(again.contains("is not empty"), "{again}");
     assert_eq!(std::fs::read_dir(folder.path().join("new")).expect("lists").count(), 1, "nothing half-written stays");

@@ -159,7 +159,8 @@ pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
 /// Of a text whose words stand one space apart.
 fn extracted(extract: &Extract, input: &str) -> Option<String> {
     let words: Vec<&str> = input.split_whitespace().collect();
-    if words.len() < 2 || words.join(" ") != input {
+    // A sign that stands alone may count as a word or not.
+    if words.len() < 2 || words.join(" ") != input || words.iter().any(|word| bare(word).is_empty()) {
         return None;
     }
     (extract.of)(&words).filter(|answer| !answer.is_empty())
@@ -236,6 +237,8 @@ mod tests {
             ("the number of letters of the first word", "3rd owls", None),
             ("the number of letters of the last word", "Old owls!", Some("4")),
             ("the number of e's in the text", text, Some("3")),
+            ("the third word of the text", "Yes , I do .", None),
+            ("the number of words in the text", "Yes , I do .", None),
         ];
         let mut tried = std::collections::BTreeSet::new();
         for (words, text, expected) in cases {

@@ -1,5 +1,7 @@
 //! An answer stands beside the input: is it right?
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
@@ -34,10 +36,11 @@ pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
     let mut examples = Vec::new();
     for part in [Part::Train, Part::Valid] {
         let mut of_part: Vec<&Example> = source.of_part(part).collect();
+        let accepted = accepted(&of_part);
         of_part.shuffle(rng);
         for (i, example) in of_part.iter().enumerate() {
             let right = i % 2 == 0;
-            let answer = if right { Some(&example.target) } else { wrong(example, &of_part, rng) };
+            let answer = if right { Some(&example.target) } else { wrong(example, &of_part, &accepted, rng) };
             let Some(answer) = answer else { continue };
             let input = format!("{}\nAnswer: {answer}", source.turn(example));
             examples.push((part, labelled(input, &labels, usize::from(!right))));
@@ -50,13 +53,32 @@ pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
 
 /// What is no answer to an example: another of its options, else another example's answer. None of those that any example
 /// of the same input accepts.
-fn wrong<'a>(example: &'a Example, others: &[&'a Example], rng: &mut ChaCha8Rng) -> Option<&'a String> {
-    let same = |a: &str, b: &str| a.trim().to_lowercase() == b.trim().to_lowercase();
-    let accepted = others.iter().filter(|other| other.input == example.input).flat_map(|other| &other.targets);
-    let is_wrong = |answer: &&String| !accepted.clone().any(|right| same(right, answer));
+fn wrong<'a>(
+    example: &'a Example,
+    others: &[&'a Example],
+    accepted: &Accepted<'_>,
+    rng: &mut ChaCha8Rng,
+) -> Option<&'a String> {
+    let right = accepted.get(example.input.as_str());
+    let is_wrong = |answer: &&String| right.is_none_or(|right| !right.contains(&plain(answer)));
     let options: Vec<&String> = example.choices.iter().filter(is_wrong).collect();
     if let Some(option) = options.choose(rng) {
         return Some(option);
     }
     (0..8).find_map(|_| others.choose(rng).map(|other| &other.target).filter(is_wrong))
+}
+
+/// For every input, what is accepted as its answer.
+type Accepted<'a> = BTreeMap<&'a str, BTreeSet<String>>;
+
+fn accepted<'a>(examples: &[&'a Example]) -> Accepted<'a> {
+    let mut accepted = Accepted::new();
+    for example in examples {
+        accepted.entry(&example.input).or_default().extend(example.targets.iter().map(|answer| plain(answer)));
+    }
+    accepted
+}
+
+fn plain(answer: &str) -> String {
+    answer.trim().to_lowercase()
 }

@@ -30,14 +30,16 @@ const POOL: usize = 1000;
 const TRIES: usize = 100;
 /// Most examples of all tasks together: they are held in memory.
 const MOST: usize = 1_000_000;
+/// Fewest examples of a task: one of each label.
+const FEWEST: usize = renamed::CLASSES;
 
 /// How many tasks to derive, and how large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeriveConfig {
     /// Tasks.
     pub tasks: usize,
-    /// Training examples of each at most, and of all at most 1,000,000; an eighth as many more are held out, or one for
-    /// each label.
+    /// Training examples of each at most, from 8, and of all at most 1,000,000; an eighth as many more are held out, or one
+    /// for each label.
     pub examples: usize,
     /// Seed of every draw.
     pub seed: u64,
@@ -70,7 +72,13 @@ impl<'a> Source<'a> {
             return Err(DataError::Benchmark { name: task.name.clone() });
         }
         let fits = |text: &str, (most, bytes)| text.len() <= bytes && words(text) <= most;
-        let short = |e: &Example| fits(&e.input, LONGEST[0]) && fits(&e.target, LONGEST[1]);
+        // Options count as part of the input, shown or not.
+        let whole = |e: &Example| e.input.len() + e.choices.iter().map(String::len).sum::<usize>();
+        let short = |e: &Example| {
+            fits(&e.input, LONGEST[0])
+                && whole(e) <= 2 * LONGEST[0].1
+                && e.targets.iter().chain(&e.choices).all(|answer| fits(answer, LONGEST[1]))
+        };
         let mut examples = Vec::new();
         for part in [Part::Train, Part::Valid] {
             examples.extend(set.examples(task, part)?.into_iter().filter(short).take(POOL).map(|e| (part, e)));
@@ -130,12 +138,12 @@ const KINDS: [(&str, Derivation); 7] = [
 /// fewer tasks than asked for where that leaves none.
 ///
 /// # Errors
-/// More examples than fit, a source that is a benchmark or cannot be read, sources of which nothing can be made.
+/// Too few or too many examples, a source that is a benchmark or cannot be read, sources of which nothing can be made.
 pub fn derive(set: &TaskSet, sources: &[&Task], config: DeriveConfig) -> Result<Vec<DerivedTask>, DataError> {
     let wrong = |reason: String| DataError::Format { path: set.folder().to_owned(), reason };
-    if config.tasks.saturating_mul(config.examples) > MOST {
+    if config.examples < FEWEST || config.tasks.saturating_mul(config.examples) > MOST {
         let asked = format!("{} tasks of {} examples are asked for", config.tasks, config.examples);
-        return Err(wrong(format!("{asked}; at most {MOST} examples in all can be derived")));
+        return Err(wrong(format!("{asked}; tasks have at least {FEWEST}, and all together at most {MOST}")));
     }
     let sources = sources.iter().map(|task| Source::read(set, task)).collect::<Result<Vec<_>, _>>()?;
     let (mut derived, mut asked, mut kinds) = (Vec::new(), BTreeSet::new(), KINDS.to_vec());
@@ -163,19 +171,21 @@ pub fn derive(set: &TaskSet, sources: &[&Task], config: DeriveConfig) -> Result<
 
 fn named(kind: &str, index: usize, source: &Task, made: Made) -> DerivedTask {
     let name = format!("{kind}_{index:04}_{}", source.name);
+    let instruction = made.descriptions.train.first().cloned();
     let task = Task {
         file: format!("tasks/{kind}_{index:04}.jsonl").into(),
         descriptions: made.descriptions,
         kind: made.kind,
         metric: made.metric,
-        instruction: None,
+        // Never one of the descriptions for evaluation, not even in a prompt.
+        instruction,
         show_options: false,
         // Capitals may be what is asked for.
         case_sensitive: made.metric == Metric::ExactMatch,
         labels: made.labels,
         source: source.source.clone(),
         licence: source.licence.clone(),
-        derived_from: Some(source.name.clone()),
+        derived_from: source.derived_from.clone().or_else(|| Some(source.name.clone())),
         family: Some(format!("derived-{kind}")),
         benchmark: false,
         name,

@@ -49,7 +49,7 @@ const QUESTIONS: &[Question] = &[
         train: &["the text has more than {} words", "there are over {} words", "the text is longer than {} words"],
         eval: &["the number of words is above {}"],
         of: COUNTS,
-        holds: |text, count| Some(words(text) > count.parse().ok()?),
+        holds: |text, count| Some(count_words(text)? > count.parse().ok()?),
     },
     Question {
         train: &[
@@ -84,7 +84,7 @@ const QUESTIONS: &[Question] = &[
         train: &["the number of words is {}", "the count of words is {}"],
         eval: &["the text has an {} number of words"],
         of: &["even", "odd"],
-        holds: |text, which| Some(words(text).is_multiple_of(2) == (which == "even")),
+        holds: |text, which| Some(count_words(text)?.is_multiple_of(2) == (which == "even")),
     },
     Question {
         train: &["the first word is {} than the last word", "the word at the beginning is {} than the one at the end"],
@@ -111,6 +111,11 @@ const QUESTIONS: &[Question] = &[
 /// Whether a character is this letter, large or small; nothing where it is none at all.
 fn is_letter(c: char, letter: &str) -> Option<bool> {
     c.is_alphabetic().then(|| c.to_lowercase().eq(letter.chars()))
+}
+
+/// The number of words, unless a sign that stands alone may count as one or not.
+fn count_words(text: &str) -> Option<usize> {
+    (bare_words(text).count() == words(text)).then(|| words(text))
 }
 
 pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
@@ -167,6 +172,8 @@ mod tests {
             ("the text contains a {}", "quotation mark", "don't", None),
             ("the number of words is {}", "even", "two words", yes),
             ("the number of words is {}", "odd", "two words", no),
+            ("the number of words is {}", "odd", "Yes , I do .", None),
+            ("the text has more than {} words", "4", "Yes , I do .", None),
             ("the first word is {} than the last word", "longer", "These two.", yes),
             ("the first word is {} than the last word", "shorter", "two twos", yes),
             ("the first word is {} than the last word", "longer", "item 12345", None),

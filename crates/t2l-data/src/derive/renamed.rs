@@ -10,7 +10,7 @@ use super::{Made, Source, labelled, labels, words};
 use crate::{Kind, Metric};
 
 /// Most classes of a source, and most words of one's name. Each class must have a tenth of what an equal share would be.
-const CLASSES: usize = 8;
+pub const CLASSES: usize = 8;
 const NAME: usize = 4;
 
 /// One class of several.

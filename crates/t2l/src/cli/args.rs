@@ -371,7 +371,7 @@ pub struct BaselineArgs {
 /// `t2l data …`
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Derive tasks from others, so that what is asked can only be told from the description: whether a proposed answer
+    /// Derive tasks from others, so that what is asked of an input can only be told from the description: whether a proposed answer
     /// is right, something about the text, the same answer in other words or another form
     Derive(DeriveArgs),
 }
@@ -391,8 +391,8 @@ pub struct DeriveArgs {
     /// Tasks to derive, up to 10000
     #[arg(long, value_name = "N", default_value = "600", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub tasks: u32,
-    /// Training examples of each at most, and a million of all; an eighth as many more are held out
-    #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Training examples of each at most, from 8 on, and a million of all; an eighth as many more are held out
+    #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u32).range(8..=10_000))]
     pub examples: u32,
     /// Seed of every draw
     #[arg(long, default_value_t = 0)]

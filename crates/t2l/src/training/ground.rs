@@ -237,9 +237,9 @@ impl Ground {
         tell: &mut dyn FnMut(&str),
     ) -> Result<(EmbeddingTable, usize), Error> {
         let held_out = self.held_out_tasks().into_iter().flat_map(|held| held.tasks);
-        let tasks = held_out.chain(self.extra.iter().flat_map(|(_, tasks)| tasks));
-        let all: Vec<&str> =
-            tasks.flat_map(|t| t.descriptions.train.iter().chain(&t.descriptions.eval)).map(String::as_str).collect();
+        let extra = self.extra.iter().flat_map(|(_, tasks)| tasks).flat_map(|t| &t.descriptions.train);
+        let all = held_out.flat_map(|t| t.descriptions.train.iter().chain(&t.descriptions.eval)).chain(extra);
+        let all: Vec<&str> = all.map(String::as_str).collect();
         self.embedded("descriptions", &all, models, cache, tell)
     }
 
