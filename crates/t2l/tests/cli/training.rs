@@ -60,44 +60,54 @@ fn a_run_is_stopped_and_resumed_to_the_same_bits() {
     assert!(generated.status.success(), "{}", text(&generated.stderr));
 }
 
-/// Derived tasks are mixed in, and a run with them goes on where it was stopped.
+/// Derived tasks are mixed in, a run with them goes on where it was stopped, and none comes of a task that is unseen.
 #[test]
 fn tasks_are_derived_and_trained_on_too() {
     if !models_here() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let derived = folder.path().join("derived");
+    let path = |name: &str| folder.path().join(name).to_str().expect("utf-8").to_owned();
     let tiny = tiny_tasks();
-    let derive =
-        ["data", "derive", tiny.to_str().expect("utf-8"), "-o", derived.to_str().expect("utf-8"), "--tasks", "30"];
-    let output = t2l(&[&derive[..], &["--json"]].concat());
+    let derive = |to: &str, more: &[&str]| {
+        t2l(&[&["data", "derive", tiny.to_str().expect("utf-8"), "-o", &path(to), "--tasks", "30"], more].concat())
+    };
+    let output = derive("derived", &["--split", "train", "--json"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let tasks = told["tasks"].as_u64().expect("a number");
-    assert!(tasks > 10 && told["asked"] == 30, "{told}");
+    assert!(tasks >= 10 && told["asked"] == 30, "{told}");
     let of_each: u64 = told["families"].as_object().expect("families").values().filter_map(|n| n.as_u64()).sum();
     assert_eq!(of_each, tasks);
-    let again = t2l(&derive);
+    let again = derive("derived", &[]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("is not empty; name a new folder"), "{}", text(&again.stderr));
 
     let config = config(folder.path(), "");
     let plain = std::fs::read_to_string(&config).expect("the configuration");
-    let extra = format!("extra_dir = {derived:?}\n[hypernet]\n");
-    let mixed =
-        plain.replacen("[hypernet]\n", &extra, 1).replacen("[sampling]\n", "[sampling]\nextra_share = 0.5\n", 1);
-    std::fs::write(&config, mixed).expect("written");
-    let run = |name: &str, more: &[&str]| {
-        let out = folder.path().join(name);
-        let output = t2l(&[&["train", "sft", &config, "-o", out.to_str().expect("utf-8")], more].concat());
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        std::fs::read(out.join("state.safetensors")).expect("the state")
+    let mix_in = |from: &str| {
+        let extra = format!("extra_dir = {:?}\n[hypernet]\n", path(from));
+        let mixed = plain.replacen("[hypernet]\n", &extra, 1);
+        std::fs::write(&config, mixed.replacen("[sampling]\n", "[sampling]\nextra_share = 0.5\n", 1)).expect("written");
     };
+    let train = |name: &str, more: &[&str]| t2l(&[&["train", "sft", &config, "-o", &path(name)], more].concat());
+    let run = |name: &str, more: &[&str]| {
+        let output = train(name, more);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        std::fs::read(folder.path().join(name).join("state.safetensors")).expect("the state")
+    };
+    mix_in("derived");
     let whole = run("whole", &[]);
     run("parts", &["--max-steps", "2"]);
     assert!(whole == run("parts", &[]), "goes on to other bits");
-    std::fs::write(&config, plain).expect("written");
+
+    assert!(derive("of-all", &[]).status.success());
+    mix_in("of-all");
+    let refused = train("refused", &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("which is in the unseen split"), "{}", text(&refused.stderr));
+
+    std::fs::write(&config, &plain).expect("written");
     assert!(whole != run("plain", &[]), "further tasks change nothing");
 }
 
