@@ -44,7 +44,7 @@ impl LoraFactors {
 
     /// `ΔW = s·B·A` of one module type: `[tasks, layers, out, in]`.
     ///
-    /// Materialises the full matrices; meant for tests and merging, not for the forward pass.
+    /// Materialises the full matrices; meant for looking at them, not for the forward pass.
     pub fn delta_w(&self, name: &str) -> Option<Tensor<4>> {
         let m = self.module(name)?;
         Some(m.b.clone().matmul(m.a.clone()).mul_scalar(self.scaling.value()))

@@ -1,12 +1,14 @@
 //! Files that appear whole or not at all.
 
 mod partial;
+mod publish;
 
 use std::fs::File;
 use std::io::{BufRead, Error, ErrorKind, Read, Result, Write};
 use std::path::Path;
 
 pub use partial::{PARTIAL, PartialFolder, REPLACED, clear_partial, partial_file};
+pub use publish::{Ancestors, publish_new, write_synced};
 
 /// Writes beside `path`, synchronises, and renames over it: a reader sees the old file or the new one, never half of it.
 ///

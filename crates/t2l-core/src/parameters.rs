@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 /// One trainable tensor, kept flat so that code which only steps or stores it need not know its rank.
 #[derive(Debug, Clone)]
@@ -76,11 +76,6 @@ impl Parameters {
     /// The same values as leaves of a new gradient graph on the autodiff twin of their device.
     pub fn tracked(&self) -> Self {
         self.map(|values| Tensor::from_inner(values.clone()).require_grad())
-    }
-
-    /// The same values on another device.
-    pub fn to_device(&self, device: &Device) -> Self {
-        self.map(|values| values.clone().to_device(device))
     }
 
     fn map(&self, f: impl Fn(&Tensor<1>) -> Tensor<1>) -> Self {

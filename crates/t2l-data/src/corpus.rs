@@ -1,5 +1,7 @@
 //! The tokenised training examples of many tasks, in memory.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::{DataError, Draw, Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample};
@@ -79,9 +81,14 @@ impl Corpus {
         self.tasks.len()
     }
 
-    /// Number of extra tasks; they are the last ones.
-    pub fn extra_tasks(&self) -> usize {
-        self.extra
+    /// The tasks that are not extra ones.
+    pub fn plain(&self) -> Range<usize> {
+        0..self.tasks.len() - self.extra
+    }
+
+    /// The extra tasks: the last ones.
+    pub fn extra(&self) -> Range<usize> {
+        self.tasks.len() - self.extra..self.tasks.len()
     }
 
     /// Name of a task.

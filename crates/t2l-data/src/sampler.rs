@@ -88,9 +88,9 @@ impl Sampler {
                 && d.example < corpus.examples_of(d.task)
                 && d.description < corpus.descriptions_of(d.task)
         };
-        let plain = corpus.tasks() - corpus.extra_tasks();
+        let (plain, extra) = (corpus.plain(), corpus.extra());
         let misplaced =
-            state.tasks.iter().any(|&t| t >= plain) || state.extra.iter().any(|t| !(plain..corpus.tasks()).contains(t));
+            state.tasks.iter().any(|t| !plain.contains(t)) || state.extra.iter().any(|t| !extra.contains(t));
         if misplaced || !state.ready.iter().flatten().all(fits) {
             return Err("sampler state belongs to other tasks".into());
         }
@@ -108,10 +108,9 @@ impl Sampler {
 
     fn fill_window(&mut self, corpus: &Corpus) {
         let mut groups: Vec<Vec<Draw>> = Vec::new();
-        let plain = corpus.tasks() - corpus.extra_tasks();
-        let per_step = self.config.tasks_per_step.min(plain).max(1);
+        let per_step = self.config.tasks_per_step.min(corpus.plain().len()).max(1);
         if self.state.tasks.len() < per_step {
-            let mut all: Vec<usize> = (0..plain).collect();
+            let mut all: Vec<usize> = corpus.plain().collect();
             all.shuffle(&mut self.state.rng);
             self.state.tasks = all.into();
         }
@@ -140,12 +139,12 @@ impl Sampler {
         let SamplerState { rng, extra, .. } = &mut self.state;
         let share = self.config.extra_share.clamp(0.0, 1.0);
         // Without any, no number is drawn: what was drawn before there were such tasks is drawn still.
-        if corpus.extra_tasks() == 0 || share == 0.0 {
+        if corpus.extra().is_empty() || share == 0.0 {
             return vec![];
         }
-        let count = (0..per_step).filter(|_| rng.random_bool(share)).count().min(corpus.extra_tasks());
+        let count = (0..per_step).filter(|_| rng.random_bool(share)).count().min(corpus.extra().len());
         if extra.len() < count {
-            let mut all: Vec<usize> = (corpus.tasks() - corpus.extra_tasks()..corpus.tasks()).collect();
+            let mut all: Vec<usize> = corpus.extra().collect();
             all.shuffle(rng);
             *extra = all.into();
         }

@@ -148,9 +148,6 @@ pub enum Part {
 }
 
 impl Part {
-    /// Every part.
-    pub const ALL: [Self; 5] = [Self::Train, Self::Valid, Self::Dev, Self::Test, Self::All];
-
     /// Its name, as files and commands spell it.
     pub fn name(self) -> &'static str {
         match self {
@@ -299,6 +296,14 @@ impl TaskSet {
             }
         };
         list.iter().map(name_of).collect()
+    }
+
+    /// The tasks of a list, or all of them where none is named; no benchmarks then.
+    ///
+    /// # Errors
+    /// Those of [`TaskSet::split`].
+    pub fn listed(&self, split: Option<&str>) -> Result<Vec<&Task>, DataError> {
+        split.map_or_else(|| Ok(self.tasks.iter().collect()), |name| self.split(name))
     }
 
     fn missing(&self, kind: &'static str, name: &str) -> DataError {

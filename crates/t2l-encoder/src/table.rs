@@ -21,6 +21,9 @@ const CHUNK: usize = 512;
 /// Embeddings computed between two writes while a file is filled: an interrupted run loses no more.
 const SAVE_EVERY: usize = 8 * CHUNK;
 
+/// Bytes of the longest file that is read: millions of descriptions.
+const LONGEST: u64 = 1 << 34;
+
 type Key = [u8; 32];
 
 /// Embeddings of one encoder by description.
@@ -50,7 +53,7 @@ impl EmbeddingTable {
     /// # Errors
     /// A file that is missing or damaged.
     pub fn load(path: &Path) -> Result<Self, EncoderError> {
-        let bytes = std::fs::read(path).map_err(|e| EncoderError::io(path, e))?;
+        let bytes = files::read_at_most(path, LONGEST).map_err(|e| EncoderError::io(path, e))?;
         let bad = |reason: String| EncoderError::weights(path, reason);
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
         let encoder = header.metadata().as_ref().and_then(|m| m.get("encoder")).cloned();

@@ -112,9 +112,6 @@ pub enum TrainError {
     /// Tasks and examples.
     #[error(transparent)]
     Data(#[from] t2l_data::DataError),
-    /// Descriptions that cannot be encoded.
-    #[error(transparent)]
-    Encode(#[from] t2l_core::EncodeError),
     /// A validator of the caller's.
     #[error("validation failed: {0}")]
     Validator(Box<dyn std::error::Error + Send + Sync>),

@@ -41,7 +41,8 @@ pub use error::TrainError;
 // The loop.
 pub use plot::plot;
 pub use run::{
-    Alone, Ended, Event, LinearSchedule, Outcome, Part, Ranks, Share, StepSeed, Stop, Trainee, ranks, run, run_shared,
+    Alone, Ended, Event, LinearSchedule, Outcome, Part, Ranks, Share, StepSeed, Stop, Trainee, check_folder, ranks,
+    run, run_shared,
 };
 pub use tensorboard::tensorboard;
 // What it trains.
@@ -52,7 +53,7 @@ pub use recon::{Recon, Targets};
 pub use sft::{Conditions, Sft, Turns, set_offsets};
 // What a step is made of.
 pub use lora::{AdapterStepOutput, adapter_step};
-pub use loss::{LossConfig, Weighting, generated_l2, label_losses, weighted};
+pub use loss::{LossConfig, Weighting, generated_l2, label_losses};
 pub use optimizer::{NamedGradients, Optimizer, OptimizerConfig, global_norm};
 pub use recon::{ReconStepOutput, recon_step};
 pub use sft::{Contrast, StepOutput, sft_step};

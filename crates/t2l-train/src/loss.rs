@@ -120,11 +120,6 @@ pub(crate) fn losses_after(decoder: &Decoder, hidden: Tensor<3>, batch: &TrainBa
     decoder.label_nll(flat.select(0, positions), labels, smoothing)
 }
 
-/// Weights the label losses of the first `rows` rows into one: `[1]`.
-pub fn weighted(losses: Tensor<1>, batch: &TrainBatch, rows: usize, weighting: Weighting) -> Tensor<1> {
-    weighted_by(losses, label_weights(batch, rows, weighting))
-}
-
 /// What each label of a batch counts when only the first `rows` rows do.
 pub(crate) fn label_weights(batch: &TrainBatch, rows: usize, weighting: Weighting) -> Vec<f32> {
     let labels: usize = batch.label_counts.iter().take(rows).sum();

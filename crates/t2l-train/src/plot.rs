@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::{TrainError, files};
 
+/// Numbers beyond are no run's, and too large to be divided into an axis.
+const LIMIT: f64 = 1e100;
+
 type Curve = (String, Vec<(f64, f64)>);
 
 /// Draws loss, validation, learning rate and gradient norm of a metrics file.
@@ -17,7 +20,8 @@ pub fn plot(metrics: &Path, svg: &Path) -> Result<(), TrainError> {
     let text = files::read_text(metrics, files::METRICS)?;
     let entries: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let series = |key: &str| -> Vec<(f64, f64)> {
-        entries.iter().filter_map(|e| Some((e.get("step")?.as_f64()?, e.get(key)?.as_f64()?))).collect()
+        let points = entries.iter().filter_map(|e| Some((e.get("step")?.as_f64()?, e.get(key)?.as_f64()?)));
+        points.filter(|(step, value)| step.abs() < LIMIT && value.abs() < LIMIT).collect()
     };
     let loss = series("loss");
     if loss.is_empty() {

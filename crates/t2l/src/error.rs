@@ -16,9 +16,6 @@ pub enum Error {
     /// Adapter files.
     #[error(transparent)]
     Adapter(#[from] t2l_adapter::AdapterError),
-    /// Evaluation.
-    #[error(transparent)]
-    Eval(#[from] t2l_eval::EvalError),
     /// The base model.
     #[error(transparent)]
     Backbone(#[from] t2l_backbone::BackboneError),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use t2l_core::files::{PartialFolder, folder_of, is_occupied, try_sync_folder};
+use t2l_core::files::{PartialFolder, is_occupied, publish_new, try_sync_folder};
 
 use crate::AdapterError;
 
@@ -21,35 +21,13 @@ pub(crate) fn publish(
         return Err(AdapterError::NotEmpty { path: folder.to_owned() });
     }
     if !folder.exists() {
-        return publish_new(folder, write);
+        return publish_new(folder, |path, e| AdapterError::io(path)(e), write);
     }
-    let aside = hidden_folder(folder)?;
+    let aside = PartialFolder::new(folder).map_err(AdapterError::io(folder))?;
     write(aside.path())?;
     replace(folder, aside.path(), names)?;
     try_sync_folder(folder);
     Ok(())
-}
-
-/// Lets `write` fill a hidden folder, then renames it into place. There must be nothing yet, or an empty folder.
-pub(crate) fn publish_new(
-    folder: &Path,
-    write: impl FnOnce(&Path) -> Result<(), AdapterError>,
-) -> Result<(), AdapterError> {
-    let parent = folder_of(folder);
-    let made = Ancestors::make(parent)?;
-    let aside = hidden_folder(parent)?;
-    write(aside.path())?;
-    try_sync_folder(aside.path());
-    std::fs::rename(aside.path(), folder).map_err(AdapterError::io(folder))?;
-    try_sync_folder(parent);
-    // The one has been moved away, the other is wanted: nothing is left to clean up.
-    aside.keep();
-    made.keep();
-    Ok(())
-}
-
-fn hidden_folder(parent: &Path) -> Result<PartialFolder, AdapterError> {
-    PartialFolder::new(parent).map_err(AdapterError::io(parent))
 }
 
 fn replace(folder: &Path, aside: &Path, names: &[&str]) -> Result<(), AdapterError> {
@@ -74,29 +52,4 @@ fn replace(folder: &Path, aside: &Path, names: &[&str]) -> Result<(), AdapterErr
         done.push(step);
     }
     Ok(())
-}
-
-/// Folders made on the way to the target, removed again unless kept.
-pub(super) struct Ancestors(Vec<PathBuf>);
-
-impl Ancestors {
-    pub(super) fn make(folder: &Path) -> Result<Self, AdapterError> {
-        let missing = folder.ancestors().take_while(|a| *a != Path::new("") && !a.exists());
-        let made = Self(missing.map(Path::to_owned).collect());
-        std::fs::create_dir_all(folder).map_err(AdapterError::io(folder))?;
-        Ok(made)
-    }
-
-    pub(super) fn keep(mut self) {
-        self.0.clear();
-    }
-}
-
-impl Drop for Ancestors {
-    fn drop(&mut self) {
-        for folder in &self.0 {
-            // One that somebody else has put something into stays.
-            let _ = std::fs::remove_dir(folder);
-        }
-    }
 }

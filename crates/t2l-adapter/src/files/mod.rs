@@ -6,7 +6,7 @@ mod whole;
 use std::fs::File;
 use std::path::Path;
 
-pub(crate) use folder::{publish, publish_new};
+pub(crate) use folder::publish;
 use t2l_core::files::read_at_most;
 pub(crate) use whole::write_whole;
 

@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use t2l_core::files::{folder_of, partial_file, try_sync_folder};
+use t2l_core::files::{Ancestors, folder_of, partial_file, try_sync_folder};
 
-use super::folder::Ancestors;
 use crate::AdapterError;
 
 /// Lets `write` fill a hidden file beside `path`, then renames it into place; folders on the way are made.
@@ -26,7 +25,7 @@ pub(crate) fn write_whole(
         _ => {}
     }
     let parent = folder_of(path);
-    let made = Ancestors::make(parent)?;
+    let made = Ancestors::make(parent).map_err(AdapterError::io(parent))?;
     let mut aside = partial_file(parent).map_err(AdapterError::io(parent))?;
     let mut file = BufWriter::new(aside.as_file_mut());
     write(&mut file)?;

@@ -17,13 +17,13 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Serialize;
-use t2l_core::files::is_occupied;
+use t2l_core::files::{is_occupied, publish_new};
 use t2l_core::{Adapter, LoraWeights};
 
 use self::rows::RowUpdate;
 use crate::options::check_factors;
 use crate::tensors::WeightsFile;
-use crate::{AdapterError, files, peft};
+use crate::{AdapterError, peft};
 
 /// What a merge wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,7 +58,8 @@ pub fn merge(adapter: &Adapter, model: &Path, output: &Path) -> Result<Merged, A
     let names = shards::names(model)?;
     let plan = Plan::new(adapter, model, &names)?;
     let mut merged = Merged { merged: plan.places.len(), tensors: 0, shards: names.len(), bytes: 0 };
-    files::publish_new(output, |aside| {
+    let refused = |path: &Path, error| AdapterError::io(path)(error);
+    publish_new(output, refused, |aside| {
         for name in &names {
             let (tensors, bytes) = plan.write_shard(&model.join(name), &aside.join(name))?;
             merged.tensors += tensors;

@@ -1,11 +1,9 @@
 //! Derived tasks as a folder of tasks.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::json;
-use t2l_core::files::{PartialFolder, folder_of, is_occupied, try_sync_folder};
+use t2l_core::files::{is_occupied, publish_new, write_synced};
 
 use super::DerivedTask;
 use crate::{DataError, Example, Part};
@@ -16,31 +14,26 @@ use crate::{DataError, Example, Part};
 /// The folder is there and holds something; what the system refuses.
 pub fn write_derived(folder: &Path, tasks: &[DerivedTask]) -> Result<(), DataError> {
     if is_occupied(folder).map_err(DataError::io(folder))? {
-        let reason = "is not empty; derived tasks are written into a new folder".to_owned();
+        let reason = "is not empty; name a new folder".to_owned();
         return Err(DataError::Format { path: folder.to_owned(), reason });
     }
-    let parent = folder_of(folder);
-    std::fs::create_dir_all(parent).map_err(DataError::io(parent))?;
-    let aside = PartialFolder::new(parent).map_err(DataError::io(parent))?;
-    let write = |name: &Path, bytes: &[u8]| {
-        let path = aside.path().join(name);
-        let written = File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-        written.map_err(DataError::io(&path))
-    };
-    let tasks_folder = aside.path().join("tasks");
-    std::fs::create_dir(&tasks_folder).map_err(DataError::io(&tasks_folder))?;
-    for DerivedTask { task, examples } in tasks {
-        let lines: String = examples.iter().map(|(part, example)| line(*part, example)).collect();
-        write(&task.file, lines.as_bytes())?;
-    }
-    let all: Vec<_> = tasks.iter().map(|derived| &derived.task).collect();
-    let list = serde_json::to_vec_pretty(&json!({ "tasks": all }));
-    let list = list.map_err(|e| DataError::Format { path: folder.to_owned(), reason: e.to_string() })?;
-    write(Path::new("tasks.json"), &list)?;
-    std::fs::rename(aside.path(), folder).map_err(DataError::io(folder))?;
-    aside.keep();
-    try_sync_folder(parent);
-    Ok(())
+    let refused = |path: &Path, error| DataError::io(path)(error);
+    publish_new(folder, refused, |aside| {
+        let write = |name: &Path, bytes: &[u8]| {
+            let path = aside.join(name);
+            write_synced(&path, bytes).map_err(DataError::io(&path))
+        };
+        let tasks_folder = aside.join("tasks");
+        std::fs::create_dir(&tasks_folder).map_err(DataError::io(&tasks_folder))?;
+        for DerivedTask { task, examples } in tasks {
+            let lines: String = examples.iter().map(|(part, example)| line(*part, example)).collect();
+            write(&task.file, lines.as_bytes())?;
+        }
+        let all: Vec<_> = tasks.iter().map(|derived| &derived.task).collect();
+        let list = serde_json::to_vec_pretty(&json!({ "tasks": all }));
+        let list = list.map_err(|e| DataError::Format { path: folder.to_owned(), reason: e.to_string() })?;
+        write(Path::new("tasks.json"), &list)
+    })
 }
 
 fn line(part: Part, example: &Example) -> String {

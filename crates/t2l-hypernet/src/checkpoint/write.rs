@@ -1,12 +1,12 @@
 //! Saving: both files are written aside and synced, then the whole folder takes its place.
 
 use std::fs::File;
-use std::io::{Error, ErrorKind, Write};
+use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use half::bf16;
 use safetensors::tensor::TensorView;
-use t2l_core::files::{PARTIAL, PartialFolder, REPLACED, folder_of, try_sync_folder};
+use t2l_core::files::{PARTIAL, PartialFolder, REPLACED, folder_of, try_sync_folder, write_synced};
 
 use super::{Checkpoint, Dtype, MANIFEST, Manifest, VERSION, WEIGHTS, sha256};
 use crate::HypernetError;
@@ -138,10 +138,4 @@ fn check_replaceable(folder: &Path) -> Result<(), HypernetError> {
         }
     }
     Ok(())
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }

@@ -112,17 +112,20 @@ impl TrainConfig {
         }
     }
 
-    fn check_no_description_noise(&self) -> Result<(), TrainError> {
-        match self.loss.description_noise {
-            0.0 => Ok(()),
-            noise => wrong("loss.description_noise", noise, "is for `sft` and `hyperdecoder`"),
+    /// Objectives of a hypernetwork that is trained through the base model.
+    fn check_no_descriptions(&self) -> Result<(), TrainError> {
+        let settings =
+            [("loss.description_noise", self.loss.description_noise), ("loss.margin_weight", self.loss.margin_weight)];
+        match settings.into_iter().find(|(_, value)| *value != 0.0) {
+            Some((key, value)) => wrong(key, value, "is for `sft` and `hyperdecoder`"),
+            None => Ok(()),
         }
     }
 
     /// Adapters without a hypernetwork.
     fn check_plain(&self) -> Result<(), TrainError> {
         self.check_no_multitask()?;
-        self.check_no_description_noise()?;
+        self.check_no_descriptions()?;
         let (rank, alpha) = (self.hypernet.rank, self.hypernet.alpha);
         if !(1..=1 << 12).contains(&rank) {
             return wrong("hypernet.rank", rank, "must be from 1 to 4096");
@@ -142,7 +145,7 @@ impl TrainConfig {
 
     fn check_recon(&self) -> Result<(), TrainError> {
         self.check_no_multitask()?;
-        self.check_no_description_noise()?;
+        self.check_no_descriptions()?;
         if self.hypernet.conditioning == t2l_hypernet::Conditioning::Input {
             let reason = "must be \"text\", \"one-hot\", \"learned\" or \"none\": reconstruction reads no inputs";
             return wrong("hypernet.conditioning", "input", reason);
@@ -216,6 +219,8 @@ mod tests {
         assert_eq!(refusal(noise, Trainer::Hyperdecoder), None);
         for trainer in [Trainer::Lora, Trainer::Multitask, Trainer::Recon] {
             assert!(refusal(noise, trainer).is_some_and(|e| e.contains("description_noise = 0.5")), "{trainer:?}");
+            let margin = "[loss]\nmargin_weight = 0.5\n";
+            assert!(refusal(margin, trainer).is_some_and(|e| e.contains("margin_weight = 0.5")), "{trainer:?}");
         }
         let by_index = format!("{noise}[hypernet]\nconditioning = \"one-hot\"");
         assert!(refusal(&by_index, Trainer::Sft).is_some_and(|e| e.contains("description_noise = 0.5")));

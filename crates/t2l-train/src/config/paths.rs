@@ -1,6 +1,6 @@
 //! Configuration files, and what paths in them count from.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::{TrainConfig, Trainer};
 use crate::{TrainError, files};
@@ -32,6 +32,28 @@ impl TrainConfig {
         self.model.encoder = model(folder, self.model.encoder);
         self
     }
+
+    /// The same with files and folders by their names alone: a recipe says nothing of where it was followed.
+    pub(crate) fn by_name(mut self) -> Self {
+        self.data.dir = last(&self.data.dir, 1);
+        self.data.extra_dir = self.data.extra_dir.map(|path| last(&path, 1));
+        self.recon.library = last(&self.recon.library, 1);
+        // Runs are told apart by the folder above `last` and `best`.
+        self.hypernet.multitask = self.hypernet.multitask.map(|path| last(&path, 2));
+        self.run.start_from = self.run.start_from.map(|path| last(&path, 2));
+        for model in [&mut self.model.base, &mut self.model.encoder] {
+            if Path::new(model).is_absolute() {
+                *model = last(Path::new(model), 1).display().to_string();
+            }
+        }
+        self
+    }
+}
+
+/// The last so many names of a path.
+fn last(path: &Path, count: usize) -> PathBuf {
+    let names: Vec<_> = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+    names[names.len().saturating_sub(count)..].iter().collect()
 }
 
 /// A model's path, or its name where no such path is.
@@ -62,6 +84,13 @@ mod tests {
         assert_eq!(config.run.start_from, Some(folder.path().join("start")));
         assert_eq!(Path::new(&config.model.base), folder.path().join("models/mine"));
         assert_eq!(config.model.encoder, "all-minilm-l6-v2");
+        let named = config.clone().by_name();
+        assert_eq!(named.data.dir, Path::new("tasks"));
+        assert_eq!(named.recon.library, Path::new("library"));
+        assert_eq!(named.run.start_from, Some(folder.path().file_name().map(Path::new).expect("a name").join("start")));
+        assert_eq!([named.model.base.as_str(), &named.model.encoder], ["mine", "all-minilm-l6-v2"]);
+        let text = serde_json::to_string(&named).expect("serialises");
+        assert!(!text.contains(&*folder.path().parent().expect("a parent").to_string_lossy()), "{text}");
         std::fs::write(&resolved, toml::to_string_pretty(&config).expect("serialises")).expect("written");
         assert_eq!(TrainConfig::load(&resolved, Trainer::Sft).expect("loads"), config);
     }

@@ -78,8 +78,7 @@ impl Trainee for Adapters {
     }
 
     fn data(&self) -> String {
-        // States of runs without further tasks have always noted nothing here.
-        if self.corpus.extra_tasks() == 0 { String::new() } else { files::corpus_digest(&self.corpus) }
+        files::corpus_digest(&self.corpus)
     }
 
     fn position(&self) -> Value {

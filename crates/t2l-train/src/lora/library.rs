@@ -18,6 +18,8 @@ use crate::{DataConfig, Ended, Event, Stop, TrainConfig, TrainError, files, run}
 
 /// Name of the list of finished tasks.
 pub const INDEX: &str = "index.json";
+/// Name of the file that whoever writes that list holds.
+const LOCK: &str = "lock";
 /// Name of the file beside an adapter that says how it was trained.
 pub const REPORT: &str = "training.json";
 /// Name of the file that says which tasks a group under way trains.
@@ -104,7 +106,7 @@ impl Library {
     pub fn open(folder: &Path, config: TrainConfig, shard: Shard) -> Result<Self, TrainError> {
         std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
         let finished = |name: &str| folder.join(name).join(REPORT).exists();
-        check_holds_only(folder, |name| ["groups", "lock", INDEX].contains(&name) || finished(name))?;
+        check_holds_only(folder, |name| ["groups", LOCK, INDEX].contains(&name) || finished(name))?;
         let groups = folder.join("groups");
         std::fs::create_dir_all(&groups).map_err(TrainError::io(&groups))?;
         Ok(Self { folder: folder.to_owned(), config, shard })
@@ -151,14 +153,15 @@ impl Library {
             return Ok(None);
         }
         let report = read_report(&path)?;
+        let finished = finished_task(task, &report);
         // Through JSON, as the report came: its reader may be off in a float's last bit.
         let text = serde_json::to_string(&self.config).unwrap_or_default();
         let ours = serde_json::from_str(&text).unwrap_or_else(|_| self.config.clone());
-        if what_matters(report.config.clone()) != what_matters(ours) {
+        if what_matters(report.config) != what_matters(ours) {
             let reason = "was trained under another configuration; train into another folder, or remove it";
             return Err(TrainError::State { path: folder, reason: reason.into() });
         }
-        Ok(Some(finished_task(task, &report)))
+        Ok(Some(finished))
     }
 
     /// Trains a group to its end, or until `stop` wants one, and then puts every adapter where it belongs.
@@ -224,7 +227,7 @@ impl Library {
     /// Files that cannot be read or written.
     pub fn write_index(&self) -> Result<Vec<FinishedTask>, TrainError> {
         // Shards take turns, so that the last list is of everything.
-        let path = self.folder.join("lock");
+        let path = self.folder.join(LOCK);
         let lock = std::fs::File::create(&path).map_err(TrainError::io(&path))?;
         lock.lock().map_err(TrainError::io(&path))?;
         let mut finished = Vec::new();
@@ -238,7 +241,7 @@ impl Library {
         finished.sort_by(|a, b| a.task.cmp(&b.task));
         let adapters: Vec<Value> =
             finished.iter().map(|f| json!({ "task": f.task, "path": f.task, "nll": f.nll, "step": f.step })).collect();
-        let index = json!({ "base_model": self.config.model.base, "adapters": adapters });
+        let index = json!({ "base_model": self.config.clone().by_name().model.base, "adapters": adapters });
         files::write_whole(&self.folder.join(INDEX), format!("{index:#}\n").as_bytes())?;
         Ok(finished)
     }
@@ -256,9 +259,9 @@ fn gone(result: std::io::Result<()>, path: &Path) -> Result<(), TrainError> {
     }
 }
 
-/// Digest of what decides an adapter, wherever its task was read from.
+/// Digest of what decides an adapter, wherever its task and the models were read from: reports say no places.
 fn what_matters(config: TrainConfig) -> String {
-    TrainConfig { data: DataConfig::default(), ..config }.digest()
+    TrainConfig { data: DataConfig::default(), ..config.by_name() }.digest()
 }
 
 fn finished_task(task: &str, report: &Report) -> FinishedTask {
@@ -277,7 +280,8 @@ fn read_report(path: &Path) -> Result<Report, TrainError> {
 /// A task's folder is called like the task; names that would lead elsewhere are refused.
 fn folder_name(task: &str) -> Result<&str, TrainError> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
-    if task.is_empty() || task.len() > 200 || task.starts_with('.') || task == "groups" || !task.chars().all(plain) {
+    let taken = ["groups", LOCK, INDEX].contains(&task);
+    if task.is_empty() || task.len() > 200 || task.starts_with('.') || taken || !task.chars().all(plain) {
         return Err(TrainError::NoData { reason: format!("task {task:?} has a name that no folder can have") });
     }
     Ok(task)
@@ -311,7 +315,7 @@ mod tests {
 
     #[test]
     fn names_that_lead_out_of_the_library_are_refused() {
-        for name in ["..", "a/b", "", ".hidden", "groups", "a\\b"] {
+        for name in ["..", "a/b", "", ".hidden", "groups", "lock", "index.json", "a\\b"] {
             assert!(folder_name(name).is_err(), "{name:?}");
         }
         assert!(folder_name("task003_mctaco-2.0").is_ok());

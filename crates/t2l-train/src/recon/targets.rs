@@ -5,7 +5,7 @@ use t2l_core::{Adapter, AdapterLayout, LoraFactors, LoraScaling, ModuleFactors};
 use t2l_hypernet::{Hypernet, Target};
 
 use crate::lora::stacked;
-use crate::{PlainLora, TrainError};
+use crate::{PlainLora, TrainError, files};
 
 /// Mean and standard deviation of a library's factors, for one module: A `[layers, rank, in]`, B `[layers, out, rank]`.
 #[derive(Debug, Clone)]
@@ -24,6 +24,15 @@ pub struct Targets {
 }
 
 impl Targets {
+    /// Digest of the names and the factors.
+    pub(crate) fn digest(&self) -> String {
+        let values =
+            |factor: &Tensor<4>| -> Vec<u8> { factor.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect() };
+        let factors: Vec<_> = self.factors.modules.iter().flat_map(|m| [values(&m.a), values(&m.b)]).collect();
+        let names = self.names.iter().flat_map(|name| [name.as_bytes(), b"\n"]);
+        files::digest(names.chain(factors.iter().map(Vec::as_slice)))
+    }
+
     /// Puts adapters side by side.
     ///
     /// # Errors

@@ -73,6 +73,10 @@ impl Trainee for Recon {
         self.device.clone()
     }
 
+    fn data(&self) -> String {
+        self.targets.digest()
+    }
+
     fn position(&self) -> Value {
         buffers::position(self.sampler.state(), &self.hypernet)
     }

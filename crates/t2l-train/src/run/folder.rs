@@ -53,6 +53,17 @@ pub fn write_config(folder: &Path, config: &TrainConfig) -> Result<(), TrainErro
     files::write_whole(&path, text.as_bytes())
 }
 
+/// Whether a run of this configuration could begin or go on in a folder, before anything is loaded for it.
+///
+/// # Errors
+/// The folder holds something which no run of this configuration has left there, or cannot be read.
+pub fn check_folder(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
+    if !folder.exists() || folder.join(STATE).exists() {
+        return Ok(());
+    }
+    check_vacant(folder, config)
+}
+
 /// Refuses a folder that holds something which no run of this configuration has left there.
 fn check_vacant(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
     check_holds_only(folder, |name| {

@@ -24,6 +24,7 @@ use self::progress::Progress;
 use crate::optimizer::Optimizer;
 use crate::{TrainConfig, TrainError};
 
+pub use folder::check_folder;
 pub(crate) use folder::check_holds_only;
 pub use ranks::{Alone, Ranks, Share, ranks};
 pub use schedule::LinearSchedule;
@@ -298,7 +299,8 @@ impl<'a> Run<'a> {
         if self.metrics.is_none() {
             return Ok(());
         }
-        let recipe = json!({ "config": self.config, "step": self.progress.step, "validation": numbers });
+        let recipe =
+            json!({ "config": self.config.clone().by_name(), "step": self.progress.step, "validation": numbers });
         let folder = exported(self.folder, name, self.trainee.parts()[part].name);
         self.trainee.export(part, &folder, recipe)
     }

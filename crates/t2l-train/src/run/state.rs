@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use t2l_core::files::read_at_most;
 use t2l_core::{Parameter, Parameters};
 
 use super::progress::Progress;
@@ -12,6 +13,10 @@ use crate::optimizer::Optimizer;
 use crate::{TrainConfig, TrainError, files};
 
 const KEY: &str = "t2l_train_state";
+/// Bytes of the longest header that is read.
+const HEADER: u64 = 1 << 28;
+/// Bytes of the longest state of other parameters that is read.
+const OTHERS: u64 = 1 << 32;
 /// Parameters, first and second moments, in file order.
 const GROUPS: [&str; 3] = ["p", "m", "v"];
 
@@ -63,7 +68,10 @@ pub fn load(
     config: &TrainConfig,
 ) -> Result<Progress, TrainError> {
     let invalid = |reason: String| TrainError::State { path: path.to_owned(), reason };
-    let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
+    // That of another configuration may be longer, and is to be told so.
+    let values: u64 = trainee.parts().iter().map(|part| part.parameters.count() as u64).sum();
+    let limit = values.saturating_mul(12).saturating_add(HEADER).max(OTHERS);
+    let bytes = read_at_most(path, limit).map_err(TrainError::io(path))?;
     let (_, header) =
         SafeTensors::read_metadata(&bytes).map_err(|e| invalid(format!("torn or not a state file: {e}")))?;
     let text = header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| invalid("not a state file".into()))?;

@@ -1,6 +1,7 @@
 //! The command line: one place for every flag.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use t2l::backbone::WeightType;
@@ -192,6 +193,11 @@ fn top_p(text: &str) -> Result<f64, String> {
     number(text, |x| x > 0.0 && x <= 1.0, "must be a number above 0 and up to 1")
 }
 
+fn hours(text: &str) -> Result<Duration, String> {
+    let hours = number(text, f64::is_finite, "is not a duration")?;
+    Duration::try_from_secs_f64(hours * 3600.0).map_err(|_| "is not a duration".to_owned())
+}
+
 fn number(text: &str, fits: impl Fn(f64) -> bool, rule: &str) -> Result<f64, String> {
     text.parse().ok().filter(|x| fits(*x)).ok_or_else(|| rule.to_owned())
 }
@@ -226,8 +232,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub max_steps: Option<u64>,
     /// Stop after this many hours, as if the run had been interrupted
-    #[arg(long, value_name = "H")]
-    pub max_hours: Option<f64>,
+    #[arg(long, value_name = "H", value_parser = hours)]
+    pub max_hours: Option<Duration>,
 }
 
 /// `t2l train lora`

@@ -3,23 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use t2l::data::{DeriveConfig, Part, Task, TaskSet, derive, write_derived};
+use t2l::data::{DeriveConfig, Part, TaskSet, derive, write_derived};
 
-use super::args::{DataCommand, DeriveArgs, Global};
+use super::args::{DataCommand, Global};
 use super::{output, target};
 
 pub fn run(command: &DataCommand, global: &Global) -> anyhow::Result<()> {
     let DataCommand::Derive(args) = command;
-    run_derive(args, global)
-}
-
-fn run_derive(args: &DeriveArgs, global: &Global) -> anyhow::Result<()> {
     target::want_new(&args.output)?;
     let set = TaskSet::open(&args.data)?;
-    let sources: Vec<&Task> = match &args.split {
-        Some(split) => set.split(split)?,
-        None => set.tasks.iter().collect(),
-    };
+    let sources = set.listed(args.split.as_deref())?;
     let config = DeriveConfig { tasks: args.tasks as usize, examples: args.examples as usize, seed: args.seed };
     let tasks = derive(&set, &sources, config)?;
     write_derived(&args.output, &tasks)?;

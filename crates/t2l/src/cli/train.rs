@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -98,7 +98,7 @@ fn train_as(ranks: &dyn Ranks, args: &RunArgs, trainer: Trainer, global: &Global
     } else {
         say(&format!("{} at step {step}; written to {}", state(ended), args.output.join("last").display()));
     }
-    Ok(exit_code(&signalled))
+    Ok(exit_code(ended, &signalled))
 }
 
 fn library(args: &LoraArgs, global: &Global) -> anyhow::Result<ExitCode> {
@@ -126,7 +126,7 @@ fn library(args: &LoraArgs, global: &Global) -> anyhow::Result<ExitCode> {
     } else {
         eprintln!("{}; {} adapters in {}", state(run.ended), run.finished.len(), folder.display());
     }
-    Ok(exit_code(&signalled))
+    Ok(exit_code(run.ended, &signalled))
 }
 
 /// When the run is to stop before its end: as the flags say, or at a signal, which is noted.
@@ -135,11 +135,8 @@ fn stop(args: &RunArgs) -> anyhow::Result<(Stop, Arc<AtomicBool>)> {
     if let Some(step) = args.max_steps {
         stop = stop.at_step(step);
     }
-    if let Some(hours) = args.max_hours {
-        match Duration::try_from_secs_f64(hours * 3600.0) {
-            Ok(time) => stop = stop.after(time),
-            Err(_) => bail!("--max-hours {hours} is not a duration"),
-        }
+    if let Some(time) = args.max_hours {
+        stop = stop.after(time);
     }
     let signalled = Arc::new(AtomicBool::new(false));
     let (asker, flag) = (stop.clone(), Arc::clone(&signalled));
@@ -157,8 +154,9 @@ fn state(ended: Ended) -> &'static str {
     if ended == Ended::Complete { "complete" } else { "stopped" }
 }
 
-fn exit_code(signalled: &AtomicBool) -> ExitCode {
-    if signalled.load(Ordering::SeqCst) { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS }
+fn exit_code(ended: Ended, signalled: &AtomicBool) -> ExitCode {
+    let stopped = ended != Ended::Complete && signalled.load(Ordering::SeqCst);
+    if stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS }
 }
 
 /// Progress of a run: a bar on a terminal, a line now and then elsewhere.

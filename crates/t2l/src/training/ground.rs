@@ -10,7 +10,7 @@ use t2l_adapter::fused;
 use t2l_backbone::{Backbone, Decoder, Products};
 use t2l_core::ops::Bf16Weight;
 use t2l_core::{Adapter, AdapterLayout, LoraScaling, TextEncoder};
-use t2l_data::{Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, example_turn, other_task};
+use t2l_data::{Corpus, Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, example_turn, other_task};
 use t2l_encoder::{EmbeddingTable, Encoder, fingerprint};
 use t2l_hypernet::{HypernetConfig, Manifest, Rendering};
 use t2l_train::{HeldOut, HeldOutExample, TrainConfig, Validator, fused_base};
@@ -72,11 +72,14 @@ impl Ground {
         tell: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
         let set = TaskSet::open(&config.data.dir)?;
-        let tasks = to_train_on(&set, config.data.split.as_deref())?;
+        let listed = |set: &TaskSet, split: Option<&str>| -> Result<Vec<Task>, Error> {
+            Ok(set.listed(split)?.into_iter().cloned().collect())
+        };
+        let tasks = listed(&set, config.data.split.as_deref())?;
         let extra = match &config.data.extra_dir {
             Some(dir) => {
                 let set = TaskSet::open(dir)?;
-                let tasks = to_train_on(&set, config.data.extra_split.as_deref())?;
+                let tasks = listed(&set, config.data.extra_split.as_deref())?;
                 Some((set, tasks))
             }
             None => None,
@@ -86,8 +89,7 @@ impl Ground {
             None => vec![],
         };
         let benchmarks = benchmarks(&set, &config.data.benchmarks)?;
-        let further = extra.iter().flat_map(|(_, tasks)| tasks);
-        check_unseen(&unseen, tasks.iter().chain(further))?;
+        check_unseen(&unseen, tasks.iter().chain(tasks_of(extra.as_ref())))?;
         if config.model.products == Products::Bf16 && !Bf16Weight::available(device) {
             tell("this device has no products in bf16 with sums in f32: the base model multiplies in f32");
         }
@@ -96,12 +98,26 @@ impl Ground {
         let ground = Self { set, tasks, extra, unseen, benchmarks, backbone, device: device.clone() };
         let end_of_turn = ground.renderer()?.end_of_turn().len();
         check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().longest_context())?;
+        // Modules that the base model does not have, before anything is tokenised or embedded.
+        ground.layout(config, models)?;
         Ok(ground)
     }
 
     /// All tasks to train on, the further ones last: the order of the corpus.
     pub fn trained(&self) -> impl Iterator<Item = &Task> {
-        self.tasks.iter().chain(self.extra.iter().flat_map(|(_, tasks)| tasks))
+        self.tasks.iter().chain(tasks_of(self.extra.as_ref()))
+    }
+
+    /// The tokenised examples of the tasks to train on.
+    pub fn corpus(&self, config: &TrainConfig, tell: &mut dyn FnMut(&str)) -> Result<Corpus, Error> {
+        tell("tokenising");
+        let (renderer, max_tokens) = (self.renderer()?, config.sampling.max_tokens);
+        let build = |set: &TaskSet, tasks: &[Task]| {
+            Corpus::build(set, &tasks.iter().collect::<Vec<_>>(), &renderer, max_tokens)
+        };
+        let corpus = build(&self.set, &self.tasks)?;
+        let Some((set, extra)) = &self.extra else { return Ok(corpus) };
+        Ok(corpus.with_extra(build(set, extra)?))
     }
 
     pub fn renderer(&self) -> Result<PromptRenderer<'_>, Error> {
@@ -237,7 +253,7 @@ impl Ground {
         tell: &mut dyn FnMut(&str),
     ) -> Result<(EmbeddingTable, usize), Error> {
         let held_out = self.held_out_tasks().into_iter().flat_map(|held| held.tasks);
-        let extra = self.extra.iter().flat_map(|(_, tasks)| tasks).flat_map(|t| &t.descriptions.train);
+        let extra = tasks_of(self.extra.as_ref()).flat_map(|t| &t.descriptions.train);
         let all = held_out.flat_map(|t| t.descriptions.train.iter().chain(&t.descriptions.eval)).chain(extra);
         let all: Vec<&str> = all.map(String::as_str).collect();
         self.embedded("descriptions", &all, models, cache, tell)
@@ -264,6 +280,11 @@ impl Ground {
     }
 }
 
+/// The further tasks, if there are any.
+fn tasks_of(extra: Option<&(TaskSet, Vec<Task>)>) -> impl Iterator<Item = &Task> {
+    extra.into_iter().flat_map(|(_, tasks)| tasks)
+}
+
 /// Tasks that are never trained on are not, nor any that was derived from them.
 fn check_unseen<'a>(unseen: &[Task], mut trained: impl Iterator<Item = &'a Task>) -> Result<(), Error> {
     let is_unseen = |name: &String| unseen.iter().any(|task| task.name == *name);
@@ -275,14 +296,6 @@ fn check_unseen<'a>(unseen: &[Task], mut trained: impl Iterator<Item = &'a Task>
         };
         Err(Error::Invalid(format!("task {:?} {wrong} and among those to train on", task.name)))
     })
-}
-
-/// The tasks of a list, or all of them.
-fn to_train_on(set: &TaskSet, split: Option<&str>) -> Result<Vec<Task>, Error> {
-    match split {
-        Some(split) => Ok(set.split(split)?.into_iter().cloned().collect()),
-        None => Ok(set.tasks.clone()),
-    }
 }
 
 /// The benchmarks of these names, `all` for all of them.

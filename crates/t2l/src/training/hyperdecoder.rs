@@ -10,7 +10,7 @@ use t2l_train::{Conditions, Sft, TrainConfig, Turns};
 
 use super::ModelPaths;
 use super::ground::{Ground, HeldOutTasks, Validation};
-use super::sft::{assemble, corpus};
+use super::sft::assemble;
 use crate::Error;
 
 pub(super) fn prepare(
@@ -20,7 +20,7 @@ pub(super) fn prepare(
     cache: &Path,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Sft, Error> {
-    let corpus = corpus(config, ground, tell)?;
+    let corpus = ground.corpus(config, tell)?;
     let drawn = drawn(config, &corpus);
     let mut turns: Vec<String> = Vec::with_capacity(drawn.len());
     let mut rows = HashMap::new();

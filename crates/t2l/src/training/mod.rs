@@ -2,6 +2,7 @@
 
 mod ground;
 mod hyperdecoder;
+mod hypernet;
 mod lora;
 mod multitask;
 mod recon;
@@ -14,7 +15,7 @@ use burn::tensor::Device;
 use t2l_encoder::weights_sha256;
 use t2l_hypernet::ModelRef;
 use t2l_models::{Models, Progress};
-use t2l_train::{Alone, Ended, Event, Ranks, Stop, TrainConfig, Trainee, Trainer};
+use t2l_train::{Alone, Ended, Event, Ranks, Stop, TrainConfig, Trainee, Trainer, check_folder};
 
 use crate::{Error, fetch, model_ref};
 
@@ -95,6 +96,7 @@ pub fn prepare(
     device: &Device,
     mut tell: impl FnMut(&str),
 ) -> Result<PreparedRun, Error> {
+    check_folder(folder, &config)?;
     let ground = ground::Ground::open(&config, models, device, &mut tell)?;
     let trainee: Box<dyn Trainee> = match config.trainer {
         Trainer::Sft => Box::new(sft::prepare(&config, models, &ground, cache, &mut tell)?),

@@ -5,7 +5,6 @@ use t2l_train::{Adapters, HeldOutRow, TrainConfig};
 use super::ModelPaths;
 use super::ground::{Ground, NOTHING_TO_VALIDATE_ON, scaling};
 use super::lora::initial;
-use super::sft::corpus;
 use crate::Error;
 
 pub(super) fn prepare(
@@ -14,7 +13,7 @@ pub(super) fn prepare(
     ground: &Ground,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Adapters, Error> {
-    let corpus = corpus(config, ground, tell)?;
+    let corpus = ground.corpus(config, tell)?;
     let mut held_out = Vec::new();
     for (held, examples) in ground.held_out(config)? {
         let rows = examples.into_iter();

@@ -11,7 +11,7 @@ use t2l_train::{Recon, Targets, TrainConfig, adapter_of_task};
 
 use super::ModelPaths;
 use super::ground::{Ground, manifest, scaling};
-use super::sft::{hypernet, shape};
+use super::hypernet::{hypernet, shape};
 use super::told;
 use crate::Error;
 

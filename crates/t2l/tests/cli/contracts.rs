@@ -73,6 +73,9 @@ fn generate_writes_gguf() {
     assert_eq!(output["adapters"][0]["format"], "gguf");
     let inspected = json(&t2l(&["adapter", "inspect", &one, "--json"]));
     assert_eq!(inspected["rank"], output["adapters"][0]["rank"]);
+    let again = t2l(&["generate", "Sort the words.", "-o", &one]);
+    assert!(text(&again.stderr).contains("is there already; use --force to replace it"), "{}", text(&again.stderr));
+    assert!(t2l(&["generate", "Sort the words.", "-o", &one, "--force"]).status.success());
     let output = json(&t2l(&["generate", "Sort.", "Count.", "-o", &several, "--format", "gguf", "--json"]));
     let path = output["adapters"][1]["path"].as_str().expect("a path");
     assert!(path.ends_with("0002-count.gguf") && std::path::Path::new(path).is_file(), "{path}");

@@ -54,14 +54,23 @@ impl Workshop {
     }
 
     fn train_command(&self, config: &Path, run: &Path, extra: &[&str]) -> Command {
+        self.trainer_command("sft", config, run, extra)
+    }
+
+    fn trainer_command(&self, trainer: &str, config: &Path, run: &Path, extra: &[&str]) -> Command {
         let mut command = self.command(program());
-        command.args(["train", "sft"]).arg(config).arg("-o").arg(run).args(extra);
+        command.args(["train", trainer]).arg(config).arg("-o").arg(run).args(extra);
         command
     }
 
     /// Trains until the program ends.
     pub fn train(&self, config: &Path, run: &Path, extra: &[&str]) -> Output {
         self.train_command(config, run, extra).output().expect("it runs")
+    }
+
+    /// The same with another trainer than `sft`.
+    pub fn train_with(&self, trainer: &str, config: &Path, run: &Path, extra: &[&str]) -> Output {
+        self.trainer_command(trainer, config, run, extra).output().expect("it runs")
     }
 
     /// Starts to train; what it says goes into `said`.

@@ -154,6 +154,30 @@ fn every_baseline_is_trained_and_scored() {
     assert!(message.contains("--multitask"), "{message}");
 }
 
+/// A library on a base model in a folder is known again, though its reports do not say where that lay.
+#[test]
+fn a_library_on_a_base_of_ones_own_goes_on() {
+    let shop = Workshop::new();
+    let config = shop.config("lora.toml", "[run]\nsteps = 2\ncheckpoint_every = 1\nvalidate_every = 2\n");
+    let library = shop.path("library");
+    let train = || {
+        let output = shop.train_with("lora", &config, &library, &["--json"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        json(&output)["adapters"].clone()
+    };
+    let trained = train();
+    assert_eq!(trained.as_array().map(Vec::len), Some(2), "{trained}");
+    assert_eq!(train(), trained);
+    let place = shop.path("").display().to_string();
+    for file in ["index.json", "double_number/training.json"] {
+        let said = std::fs::read_to_string(library.join(file)).expect(file);
+        assert!(said.contains("\"base\"") && !said.contains(&place), "{said}");
+    }
+    let other = shop.config("lora.toml", "[run]\nsteps = 3\n");
+    let output = shop.train_with("lora", &other, &library, &[]);
+    assert!(text(&output.stderr).contains("was trained under another configuration"), "{}", text(&output.stderr));
+}
+
 /// Noise on embeddings changes a run, and is drawn the same again.
 #[test]
 fn noise_on_descriptions_follows_the_seed() {

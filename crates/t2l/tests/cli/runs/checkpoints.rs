@@ -96,6 +96,9 @@ fn a_state_of_another_run_is_refused_by_name() {
     ] {
         std::fs::copy(crate::tiny_tasks().join(name), tasks.join(name)).expect("copied");
     }
+    // One adapter for all notes its examples too.
+    let (all, plain) = (shop.path("all"), shop.config("all.toml", SETTINGS));
+    assert!(shop.train_with("multitask", &plain, &all, &["--max-steps", "4"]).status.success());
     let text = std::fs::read_to_string(&config).expect("a configuration");
     let original = std::fs::canonicalize(crate::tiny_tasks()).expect("fixtures");
     let moved = text.replace(&format!("{original:?}"), &format!("{tasks:?}"));
@@ -108,6 +111,8 @@ fn a_state_of_another_run_is_refused_by_name() {
             .expect("written");
     }
     let message = refusal(&shop, &config, &run);
+    assert!(message.contains("state.safetensors: was written with other tasks"), "{message}");
+    let message = crate::text(&shop.train_with("multitask", &config, &all, &[]).stderr);
     assert!(message.contains("state.safetensors: was written with other tasks"), "{message}");
 
     // A file of something else.

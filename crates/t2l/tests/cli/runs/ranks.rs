@@ -139,7 +139,7 @@ fn what_cannot_be_shared_is_refused() {
     let shop = Workshop::new();
     let refused = |rest: &str, words: &str| {
         let config = shop.config("config.toml", &format!("{rest}[run]\nsteps = 1\nvalidate_every = 0\n"));
-        for ended in train(&shop, &config, &shop.path("run"), 3, 99) {
+        for ended in train(&shop, &config, &shop.path(words), 3, 99) {
             let error = ended.expect_err("refused");
             assert!(error.contains(words), "{error}");
         }

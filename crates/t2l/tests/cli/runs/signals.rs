@@ -101,7 +101,7 @@ fn flags_end_a_run_cleanly_and_it_goes_on() {
         let mut command = shop.command(program());
         let output = command.args(["train", "sft"]).arg(&config).arg("-o").arg(&parts).arg(&flag).output();
         let output = output.expect("it runs");
-        assert_eq!(output.status.code(), Some(1), "{hours}");
+        assert_eq!(output.status.code(), Some(2), "{hours}");
         assert!(text(&output.stderr).contains("is not a duration"), "{}", text(&output.stderr));
     }
 }

@@ -1,0 +1,56 @@
+//! The hypernetwork that a run begins with, and its shape.
+
+use burn::tensor::Device;
+use t2l_hypernet::{Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target};
+use t2l_train::TrainConfig;
+
+use super::ModelPaths;
+use super::ground::{Ground, scaling};
+use crate::Error;
+
+/// A fresh hypernetwork, or the one that the configuration starts from.
+pub(super) fn hypernet(config: &TrainConfig, shape: HypernetConfig, device: &Device) -> Result<Hypernet, Error> {
+    let Some(path) = &config.run.start_from else {
+        return Ok(Hypernet::new(shape, config.hypernet.init, config.run.seed, device)?);
+    };
+    let start = Checkpoint::load(path, device)?;
+    if start.hypernet.config != shape {
+        return Err(Error::Invalid(format!("{}: is a hypernetwork of another shape", path.display())));
+    }
+    Ok(start.hypernet)
+}
+
+/// The shape of a hypernetwork for text embeddings of this width.
+pub(super) fn shape(
+    config: &TrainConfig,
+    models: &ModelPaths,
+    ground: &Ground,
+    width: usize,
+) -> Result<HypernetConfig, Error> {
+    let (settings, tasks) = (&config.hypernet, ground.tasks.len());
+    let (offset, head_bias) = match settings.init {
+        Init::Ours => (Offset::Trainable, true),
+        Init::Zero => (settings.offset, false),
+        Init::Published | Init::Reconstruction => (Offset::None, true),
+    };
+    Ok(HypernetConfig {
+        arch: settings.arch,
+        layout: ground.layout(config, models)?,
+        scaling: scaling(config),
+        conditioning: settings.conditioning,
+        embedding: match settings.conditioning {
+            Conditioning::Text | Conditioning::Input | Conditioning::Learned => width,
+            Conditioning::OneHot => tasks,
+            Conditioning::None => 0,
+        },
+        tasks: if settings.conditioning == Conditioning::Learned { tasks } else { 0 },
+        task_encoder: settings.task_encoder,
+        latent: settings.latent,
+        head_in: settings.head_in,
+        head_bias,
+        offset,
+        learnable_positions: false,
+        target: Target::Sft,
+        dropout: settings.dropout,
+    })
+}
