@@ -21,7 +21,7 @@ const CHUNK: usize = 512;
 /// Embeddings computed between two writes while a file is filled: an interrupted run loses no more.
 const SAVE_EVERY: usize = 8 * CHUNK;
 
-/// Bytes of the longest file that is read: millions of descriptions.
+/// Bytes of the longest file that is read: a million descriptions at a width of 4096.
 const LONGEST: u64 = 1 << 34;
 
 type Key = [u8; 32];

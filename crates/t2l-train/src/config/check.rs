@@ -112,8 +112,8 @@ impl TrainConfig {
         }
     }
 
-    /// Objectives of a hypernetwork that is trained through the base model.
-    fn check_no_descriptions(&self) -> Result<(), TrainError> {
+    /// Refuses objectives of a hypernetwork that is trained through the base model.
+    fn check_no_hypernet_objective(&self) -> Result<(), TrainError> {
         let settings =
             [("loss.description_noise", self.loss.description_noise), ("loss.margin_weight", self.loss.margin_weight)];
         match settings.into_iter().find(|(_, value)| *value != 0.0) {
@@ -125,7 +125,7 @@ impl TrainConfig {
     /// Adapters without a hypernetwork.
     fn check_plain(&self) -> Result<(), TrainError> {
         self.check_no_multitask()?;
-        self.check_no_descriptions()?;
+        self.check_no_hypernet_objective()?;
         let (rank, alpha) = (self.hypernet.rank, self.hypernet.alpha);
         if !(1..=1 << 12).contains(&rank) {
             return wrong("hypernet.rank", rank, "must be from 1 to 4096");
@@ -145,7 +145,7 @@ impl TrainConfig {
 
     fn check_recon(&self) -> Result<(), TrainError> {
         self.check_no_multitask()?;
-        self.check_no_descriptions()?;
+        self.check_no_hypernet_objective()?;
         if self.hypernet.conditioning == t2l_hypernet::Conditioning::Input {
             let reason = "must be \"text\", \"one-hot\", \"learned\" or \"none\": reconstruction reads no inputs";
             return wrong("hypernet.conditioning", "input", reason);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_on_descriptions_is_for_those_who_read_them() {
+    fn noise_and_margin_are_for_those_who_read_descriptions() {
         let noise = "[loss]\ndescription_noise = 0.5\n";
         assert_eq!(refusal(noise, Trainer::Sft), None);
         assert_eq!(refusal(noise, Trainer::Hyperdecoder), None);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{LoraConfig, ReconConfig, TrainConfig, Trainer};
+use super::{DataConfig, LoraConfig, ReconConfig, TrainConfig, Trainer};
 use crate::files;
 
 impl TrainConfig {
@@ -18,6 +18,11 @@ impl TrainConfig {
         said.insert("trainer".to_owned(), Value::from(self.trainer.name()));
         let text = serde_json::to_string(&said).unwrap_or_default();
         files::digest([text.as_bytes()])
+    }
+
+    /// The same without the data: what decides an adapter of a task, wherever the task was read from.
+    pub(crate) fn digest_without_data(&self) -> String {
+        Self { data: DataConfig::default(), ..self.clone() }.digest()
     }
 
     /// The same with what decides nothing at its default.

@@ -35,24 +35,24 @@ impl TrainConfig {
 
     /// The same with files and folders by their names alone: a recipe says nothing of where it was followed.
     pub(crate) fn by_name(mut self) -> Self {
-        self.data.dir = last(&self.data.dir, 1);
-        self.data.extra_dir = self.data.extra_dir.map(|path| last(&path, 1));
-        self.recon.library = last(&self.recon.library, 1);
-        // Runs are told apart by the folder above `last` and `best`.
-        self.hypernet.multitask = self.hypernet.multitask.map(|path| last(&path, 2));
-        self.run.start_from = self.run.start_from.map(|path| last(&path, 2));
+        self.data.dir = name(&self.data.dir);
+        self.data.extra_dir = self.data.extra_dir.as_deref().map(name);
+        self.recon.library = name(&self.recon.library);
+        self.hypernet.multitask = self.hypernet.multitask.as_deref().map(name);
+        self.run.start_from = self.run.start_from.as_deref().map(name);
         for model in [&mut self.model.base, &mut self.model.encoder] {
             if Path::new(model).is_absolute() {
-                *model = last(Path::new(model), 1).display().to_string();
+                *model = name(Path::new(model)).display().to_string();
             }
         }
         self
     }
 }
 
-/// The last so many names of a path.
-fn last(path: &Path, count: usize) -> PathBuf {
+/// The last name of a path, with that of the run where it is a run's `last` or `best`.
+fn name(path: &Path) -> PathBuf {
     let names: Vec<_> = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+    let count = if path.ends_with("last") || path.ends_with("best") { 2 } else { 1 };
     names[names.len().saturating_sub(count)..].iter().collect()
 }
 
@@ -87,7 +87,8 @@ mod tests {
         let named = config.clone().by_name();
         assert_eq!(named.data.dir, Path::new("tasks"));
         assert_eq!(named.recon.library, Path::new("library"));
-        assert_eq!(named.run.start_from, Some(folder.path().file_name().map(Path::new).expect("a name").join("start")));
+        assert_eq!(named.run.start_from, Some("start".into()));
+        assert_eq!(name(Path::new("/home/me/my-run/last")), Path::new("my-run/last"));
         assert_eq!([named.model.base.as_str(), &named.model.encoder], ["mine", "all-minilm-l6-v2"]);
         let text = serde_json::to_string(&named).expect("serialises");
         assert!(!text.contains(&*folder.path().parent().expect("a parent").to_string_lossy()), "{text}");

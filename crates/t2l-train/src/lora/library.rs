@@ -14,7 +14,7 @@ use t2l_core::files::sync_folder;
 
 use super::adapters::Adapters;
 use crate::run::{STATE, check_holds_only, exported};
-use crate::{DataConfig, Ended, Event, Stop, TrainConfig, TrainError, files, run};
+use crate::{Ended, Event, Stop, TrainConfig, TrainError, files, run};
 
 /// Name of the list of finished tasks.
 pub const INDEX: &str = "index.json";
@@ -86,6 +86,8 @@ pub struct FinishedTask {
 #[derive(Debug, Deserialize)]
 struct Report {
     config: TrainConfig,
+    /// Of the configuration before its paths became names; earlier reports hold the paths.
+    digest: Option<String>,
     step: u64,
     validation: std::collections::BTreeMap<String, f64>,
 }
@@ -99,14 +101,25 @@ pub struct Library {
 }
 
 impl Library {
+    /// Whether a folder could be a library's, before anything is loaded for it.
+    ///
+    /// # Errors
+    /// The folder holds what no library has, or cannot be read.
+    pub fn check(folder: &Path) -> Result<(), TrainError> {
+        if !folder.exists() {
+            return Ok(());
+        }
+        let finished = |name: &str| folder.join(name).join(REPORT).exists();
+        check_holds_only(folder, |name| ["groups", LOCK, INDEX].contains(&name) || finished(name))
+    }
+
     /// Opens a library's folder, or makes it.
     ///
     /// # Errors
     /// The folder cannot be written, or holds what no library has.
     pub fn open(folder: &Path, config: TrainConfig, shard: Shard) -> Result<Self, TrainError> {
         std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
-        let finished = |name: &str| folder.join(name).join(REPORT).exists();
-        check_holds_only(folder, |name| ["groups", LOCK, INDEX].contains(&name) || finished(name))?;
+        Self::check(folder)?;
         let groups = folder.join("groups");
         std::fs::create_dir_all(&groups).map_err(TrainError::io(&groups))?;
         Ok(Self { folder: folder.to_owned(), config, shard })
@@ -153,15 +166,18 @@ impl Library {
             return Ok(None);
         }
         let report = read_report(&path)?;
-        let finished = finished_task(task, &report);
         // Through JSON, as the report came: its reader may be off in a float's last bit.
         let text = serde_json::to_string(&self.config).unwrap_or_default();
         let ours = serde_json::from_str(&text).unwrap_or_else(|_| self.config.clone());
-        if what_matters(report.config) != what_matters(ours) {
+        let same = match &report.digest {
+            Some(digest) => *digest == self.config.digest_without_data(),
+            None => report.config.digest_without_data() == ours.digest_without_data(),
+        };
+        if !same {
             let reason = "was trained under another configuration; train into another folder, or remove it";
             return Err(TrainError::State { path: folder, reason: reason.into() });
         }
-        Ok(Some(finished))
+        Ok(Some(finished_task(task, &report)))
     }
 
     /// Trains a group to its end, or until `stop` wants one, and then puts every adapter where it belongs.
@@ -257,11 +273,6 @@ fn gone(result: std::io::Result<()>, path: &Path) -> Result<(), TrainError> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(TrainError::io(path)(e)),
         _ => Ok(()),
     }
-}
-
-/// Digest of what decides an adapter, wherever its task and the models were read from: reports say no places.
-fn what_matters(config: TrainConfig) -> String {
-    TrainConfig { data: DataConfig::default(), ..config.by_name() }.digest()
 }
 
 fn finished_task(task: &str, report: &Report) -> FinishedTask {

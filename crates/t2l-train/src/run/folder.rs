@@ -53,7 +53,8 @@ pub fn write_config(folder: &Path, config: &TrainConfig) -> Result<(), TrainErro
     files::write_whole(&path, text.as_bytes())
 }
 
-/// Whether a run of this configuration could begin or go on in a folder, before anything is loaded for it.
+/// Whether a run of this configuration could begin in a folder, before anything is loaded for it. One that can be gone
+/// on with is judged when its state is read.
 ///
 /// # Errors
 /// The folder holds something which no run of this configuration has left there, or cannot be read.

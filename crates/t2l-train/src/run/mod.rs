@@ -299,8 +299,12 @@ impl<'a> Run<'a> {
         if self.metrics.is_none() {
             return Ok(());
         }
-        let recipe =
-            json!({ "config": self.config.clone().by_name(), "step": self.progress.step, "validation": numbers });
+        let recipe = json!({
+            "config": self.config.clone().by_name(),
+            "digest": self.config.digest_without_data(),
+            "step": self.progress.step,
+            "validation": numbers,
+        });
         let folder = exported(self.folder, name, self.trainee.parts()[part].name);
         self.trainee.export(part, &folder, recipe)
     }

@@ -83,7 +83,7 @@ pub fn load(
     }
     let data = trainee.data();
     if !progress.data.is_empty() && progress.data != data {
-        let reason = "was written with other tasks or examples; train in another folder, or restore them";
+        let reason = "was written with other tasks, examples or adapters; train in another folder, or restore them";
         return Err(invalid(reason.into()));
     }
     if progress.parts.len() != optimizers.len() {

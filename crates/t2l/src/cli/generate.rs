@@ -46,7 +46,8 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
         (false, false, true) => bail!("{}: a GGUF file's name ends in .gguf", args.output.display()),
         _ => {}
     }
-    target::refuse_occupied(&args.output, args.written.force)?;
+    let refuse = if gguf { target::refuse_existing } else { target::refuse_occupied };
+    refuse(&args.output, args.written.force)?;
     let named = super::adapter::named_base(&args.base)?;
     let t2l = super::text_to_lora(&args.checkpoint, global)?;
     let base = match named {

@@ -5,26 +5,37 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use t2l::core::files::{folder_of, is_occupied};
 
-/// Refuses a file that is there, or a folder that holds something, unless `force` says that it may be replaced. What a
-/// killed run left half-written there is cleared away and does not count.
-pub fn refuse_occupied(path: &Path, force: bool) -> anyhow::Result<()> {
-    if force {
-        return Ok(());
+/// Refuses a file, and a folder that holds something, unless `force` says that it may be replaced. What a killed run left
+/// half-written there is cleared away and does not count.
+pub fn refuse_occupied(folder: &Path, force: bool) -> anyhow::Result<()> {
+    refuse_file(folder)?;
+    if !force && is_occupied(folder).with_context(|| folder.display().to_string())? {
+        bail!("{}: is not empty; use --force to replace it", folder.display());
     }
-    if path.is_file() {
-        bail!("{}: is there already; use --force to replace it", path.display());
+    Ok(())
+}
+
+/// Refuses a place for a file where there is one, unless `force` says that it may be replaced.
+pub fn refuse_existing(file: &Path, force: bool) -> anyhow::Result<()> {
+    if file.is_dir() {
+        bail!("{}: is a folder, not a file", file.display());
     }
-    if is_occupied(path).with_context(|| path.display().to_string())? {
-        bail!("{}: is not empty; use --force to replace it", path.display());
+    if !force && file.exists() {
+        bail!("{}: is there already; use --force to replace it", file.display());
+    }
+    Ok(())
+}
+
+fn refuse_file(folder: &Path) -> anyhow::Result<()> {
+    if folder.is_file() {
+        bail!("{}: is a file; name a folder", folder.display());
     }
     Ok(())
 }
 
 /// Refuses a folder that holds something, where nothing is ever replaced.
 pub fn want_new(folder: &Path) -> anyhow::Result<()> {
-    if folder.is_file() {
-        bail!("{}: is a file; name a new folder", folder.display());
-    }
+    refuse_file(folder)?;
     if is_occupied(folder).with_context(|| folder.display().to_string())? {
         bail!("{}: is not empty; name a new folder", folder.display());
     }

@@ -41,8 +41,9 @@ pub fn train_library(
     say: &mut dyn FnMut(&str),
     tell: &mut dyn FnMut(Event),
 ) -> Result<LibraryRun, Error> {
-    let library = Library::open(folder, config.clone(), shard)?;
+    Library::check(folder)?;
     let ground = Ground::open(config, models, device, say)?;
+    let library = Library::open(folder, config.clone(), shard)?;
     let mut lengths = Vec::with_capacity(ground.tasks.len());
     for task in &ground.tasks {
         lengths.push((task.name.clone(), mean_length(&ground, task)?));

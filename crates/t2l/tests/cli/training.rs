@@ -227,6 +227,14 @@ fn a_library_is_trained_in_shards_and_then_reconstructed() {
     );
     let accepted = halved("none");
     assert!(accepted.status.success(), "{}", text(&accepted.stderr));
+    // A run goes on with the library that it began with.
+    let began = path("recon-factorized-text.toml");
+    let named = std::fs::read_to_string(&began).expect("a configuration");
+    let other = named.replace(&format!("{library:?}"), &format!("{half:?}"));
+    assert_ne!(named, other);
+    std::fs::write(&began, other).expect("written");
+    let refused = t2l(&["train", "recon", &began, "-o", &path("recon-factorized-text")]);
+    assert!(text(&refused.stderr).contains("other tasks, examples or adapters"), "{}", text(&refused.stderr));
     write(
         "multitask.toml",
         "[hypernet]\nrank = 2\n[sampling]\ntasks_per_step = 2\nmax_tokens = 64\n[run]\nsteps = 2\nvalidate_every = 0\n",

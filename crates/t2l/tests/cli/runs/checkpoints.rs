@@ -111,9 +111,9 @@ fn a_state_of_another_run_is_refused_by_name() {
             .expect("written");
     }
     let message = refusal(&shop, &config, &run);
-    assert!(message.contains("state.safetensors: was written with other tasks"), "{message}");
+    assert!(message.contains("state.safetensors: was written with other tasks, examples or adapters"), "{message}");
     let message = crate::text(&shop.train_with("multitask", &config, &all, &[]).stderr);
-    assert!(message.contains("state.safetensors: was written with other tasks"), "{message}");
+    assert!(message.contains("state.safetensors: was written with other tasks, examples or adapters"), "{message}");
 
     // A file of something else.
     std::fs::copy(run.join("last/hypernet.safetensors"), run.join("state.safetensors")).expect("copied");
