@@ -1,7 +1,7 @@
 """Times this project beside PyTorch (and llama.cpp), in turn, in one run, and prints ratios.
 
     cargo bench -p t2l --bench worker --no-run
-    python benches/compare.py --worker target/release/deps/worker-… [--rounds 5] [--only sft,generate] [--model GGUF]
+    python benches/compare.py --worker target/release/deps/worker-… [--rounds 5] [--only sft,sft-bf16,generate,decode,llama.cpp] [--model GGUF]
 
 The python is that of the environment that `cargo xtask interop` makes, below T2L_INTEROP_ENV where that is set, or any other with
 torch, transformers, gguf, numpy and llama-cpp-python. The model is SmolLM2-135M-Instruct as GGUF: what
@@ -265,6 +265,8 @@ def main():
     pairs = []
     if "sft" in only:
         pairs.append(("SFT step, 8 x 128 tokens", lambda: ours("sft 8 128"), lambda: peer.sft(8, 128)))
+    if "sft-bf16" in only:
+        # On processors with AVX512-BF16.
         pairs.append(("SFT step, products in bf16, PyTorch in f32", lambda: ours("sft-bf16 8 128"), lambda: peer.sft(8, 128)))
         pairs.append(("SFT step, products in bf16, PyTorch under bf16 autocast", lambda: ours("sft-bf16 8 128"), lambda: peer.sft(8, 128, True)))
     if "generate" in only:
