@@ -119,3 +119,21 @@ fn colour(i: usize) -> RGBColor {
     ];
     COLOURS[i % COLOURS.len()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_no_runs_are_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (metrics, svg) = (folder.path().join("metrics.jsonl"), folder.path().join("curves.svg"));
+        let line = |step: &str, loss: &str| format!("{{\"step\":{step},\"loss\":{loss}}}\n");
+        std::fs::write(&metrics, line("1", "1.7e308") + &line("2", "1.7e308")).expect("written");
+        assert!(plot(&metrics, &svg).is_err_and(|e| e.to_string().contains("holds no training step")));
+        let lines = [line("1", "2.5"), line("2", "1.7e308"), line("1e308", "2.0"), line("3", "1.5")].concat();
+        std::fs::write(&metrics, lines).expect("written");
+        plot(&metrics, &svg).expect("drawn");
+        assert!(std::fs::read_to_string(&svg).expect("a drawing").contains("</svg>"));
+    }
+}
