@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         config,
         base_model,
         encoder,
+        quoted_words: false,
         rendering: Rendering { max_tokens: 512, input_share: 0.5, system_turn: false },
         recipe: serde_json::Value::Null,
         weights_sha256: String::new(),

@@ -25,6 +25,7 @@ pub mod decoder;
 mod error;
 mod generate;
 mod sampling;
+mod token_embeddings;
 pub mod tokenizer;
 mod weights;
 
@@ -35,4 +36,5 @@ pub use error::BackboneError;
 pub use generate::{GenerateOptions, Generated};
 pub use sampling::Sampling;
 pub use t2l_gguf as gguf;
+pub use token_embeddings::TokenEmbeddings;
 pub use weights::WeightType;

@@ -9,9 +9,9 @@ use t2l_core::{EncodeError, EncodedTexts, TextEncoder};
 
 use crate::error::read_json;
 use crate::sentence::Recipe;
-use crate::{BertEncoder, EncoderError, LastTokenEncoder};
+use crate::{BertEncoder, EncoderError, LastTokenEncoder, QuotedWords, QuotingEncoder};
 
-/// An encoder of either kind.
+/// An encoder of any kind.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[allow(clippy::large_enum_variant, reason = "one per program")]
@@ -20,6 +20,8 @@ pub enum Encoder {
     Bert(BertEncoder),
     /// The last token of a decoder language model.
     LastToken(LastTokenEncoder),
+    /// Either of them, with the words that a text quotes beside.
+    Quoting(QuotingEncoder),
 }
 
 impl Encoder {
@@ -40,13 +42,22 @@ impl Encoder {
         match self {
             Self::Bert(encoder) => Self::Bert(encoder.with_id(id)),
             Self::LastToken(encoder) => Self::LastToken(encoder.with_id(id)),
+            Self::Quoting(QuotingEncoder { inner, words }) => {
+                Self::Quoting(QuotingEncoder { inner: Box::new(inner.with_id(id)), words })
+            }
         }
+    }
+
+    /// The same encoder with the words that a text quotes beside its vector.
+    pub fn with_quoted_words(self, words: QuotedWords) -> Self {
+        Self::Quoting(QuotingEncoder { inner: Box::new(self), words })
     }
 
     fn inner(&self) -> &dyn TextEncoder {
         match self {
             Self::Bert(encoder) => encoder,
             Self::LastToken(encoder) => encoder,
+            Self::Quoting(encoder) => encoder,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`BertEncoder`] loads models of the BERT family (MiniLM, BGE, E5, XLM-R) and GTE v1.5 from a folder of Hugging Face
 //! files, one stack switched by config.json. [`LastTokenEncoder`] is the last token of any decoder that `t2l-backbone`
-//! loads, and [`Encoder`] whichever of the two a folder or file holds. [`EmbeddingTable`] keeps the embeddings of many descriptions in a file.
+//! loads, and [`Encoder`] whichever of the two a folder or file holds; [`QuotedWords`] stand beside either. [`EmbeddingTable`] keeps the embeddings of many descriptions in a file.
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -27,6 +27,7 @@ mod format;
 mod last_token;
 mod model;
 pub mod pooling;
+mod quoted;
 pub mod rope;
 mod sentence;
 mod table;
@@ -42,4 +43,5 @@ pub use format::format_description;
 pub use last_token::LastTokenEncoder;
 pub use model::BertModel;
 pub use pooling::Pooling;
+pub use quoted::{QuotedWords, QuotingEncoder, quotations};
 pub use table::EmbeddingTable;

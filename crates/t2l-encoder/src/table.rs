@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use t2l_core::{EncodedTexts, TextEncoder, files};
 
-use crate::{EncoderError, format_description};
+use crate::{EncoderError, QuotedWords, format_description};
 
 /// Texts handed to the encoder at once: enough to sort by length, few enough to report progress.
 const CHUNK: usize = 512;
@@ -177,6 +177,28 @@ impl EmbeddingTable {
             after_chunk(self, done, missing.len())?;
         }
         Ok(missing.len())
+    }
+
+    /// These descriptions alone, each with the vector of the words that it quotes beside its embedding.
+    ///
+    /// # Errors
+    /// A description that the table lacks, or that cannot be tokenised.
+    pub fn with_quoted_words(&self, descriptions: &[&str], words: &QuotedWords) -> Result<Self, EncoderError> {
+        let mut wider = Self::empty(&self.encoder, self.width + words.width());
+        for description in descriptions {
+            let key = self.key(description);
+            if wider.rows.contains_key(&key) {
+                continue;
+            }
+            let missing = || EncoderError::NotStored { description: (*description).into() };
+            let row = self.row(description).ok_or_else(missing)?;
+            wider.values.extend_from_slice(self.get(description).ok_or_else(missing)?);
+            wider.values.extend(words.encode(description)?);
+            wider.rows.insert(key, wider.keys.len());
+            wider.keys.push(key);
+            wider.truncated.push(self.truncated.get(row).copied().unwrap_or_default());
+        }
+        Ok(wider)
     }
 
     /// Writes the table; a reader sees the old file or the new one, never half of it.

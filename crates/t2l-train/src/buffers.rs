@@ -51,9 +51,8 @@ fn offsets_digest(hypernet: &Hypernet) -> Option<String> {
         return None;
     }
     let offsets = hypernet.buffers.iter().filter(|(name, _)| name.starts_with("AB_offset."));
-    let bytes: Vec<Vec<u8>> =
-        offsets.map(|(_, p)| p.values.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect()).collect();
-    Some(files::digest(bytes.iter().map(Vec::as_slice)))
+    let bytes = |data: TensorData| data.iter::<f32>().flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
+    Some(files::digest(offsets.map(|(_, p)| bytes(p.values.to_data()))))
 }
 
 #[cfg(test)]

@@ -61,6 +61,9 @@ pub struct ModelConfig {
     pub base: String,
     /// Text encoder: a name, a folder, or a decoder's GGUF file. Default `all-minilm-l6-v2`.
     pub encoder: String,
+    /// Whether the words that a description quotes, in the base model's own embeddings, stand beside the encoder's vector
+    /// (not in the published recipe). Default `false`.
+    pub quoted_words: bool,
     /// How the base model's weights are held: `"f32"`, `"bf16"` or `"f16"`. Default `"f32"`.
     pub weights: WeightType,
     /// How the frozen base model multiplies: `"f32"`, or `"bf16"` with sums in f32 (published: bf16 under autocast) where the
@@ -73,6 +76,7 @@ impl Default for ModelConfig {
         Self {
             base: "smollm2-135m-instruct".into(),
             encoder: "all-minilm-l6-v2".into(),
+            quoted_words: false,
             weights: WeightType::F32,
             products: Products::F32,
         }

@@ -34,7 +34,7 @@ pub fn corpus_digest(corpus: &Corpus) -> String {
 }
 
 /// SHA-256 of the parts one after another, in hexadecimal.
-pub fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+pub fn digest(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part);

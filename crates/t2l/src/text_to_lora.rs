@@ -7,7 +7,7 @@ use t2l_adapter::peft::{self, SaveOptions};
 use t2l_backbone::{Backbone, WeightType};
 use t2l_core::{Adapter, AdapterGenerator, AdapterLayout, LoraFactors, TextEncoder, device};
 use t2l_data::user_turn;
-use t2l_encoder::{Encoder, weights_sha256};
+use t2l_encoder::{Encoder, QuotedWords, weights_sha256};
 use t2l_hypernet::{Checkpoint, Conditioning, ModelRef};
 use t2l_models::{ModelError, Models, Progress};
 
@@ -133,7 +133,11 @@ impl Builder {
                 return Err(Error::Invalid(another_encoder(&reference.id, &found)));
             }
         }
-        let encoder = Encoder::load(&folder, &device)?.with_id(&reference.id);
+        let mut encoder = Encoder::load(&folder, &device)?.with_id(&reference.id);
+        if checkpoint.manifest.quoted_words {
+            let base = fetch(&models, &checkpoint.manifest.base_model, progress)?;
+            encoder = encoder.with_quoted_words(QuotedWords::load(&base)?);
+        }
         let expected = checkpoint.hypernet.config.embedding;
         if encoder.width() != expected {
             let found =

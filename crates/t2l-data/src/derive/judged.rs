@@ -6,7 +6,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::wording::{self, Wordings};
-use super::{Made, Source, labelled, labels};
+use super::{Made, Source, Vocabulary, labelled};
 use crate::{Example, Kind, Metric, Part};
 
 const OPENING: Wordings<'_> = [
@@ -28,11 +28,11 @@ const CONDITION: Wordings<'_> = [
     &["the answer given is correct", "it is the right answer"],
 ];
 
-pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
+pub fn make(source: &Source<'_>, vocabulary: &Vocabulary, rng: &mut ChaCha8Rng) -> Option<Made> {
     if !source.is_described() {
         return None;
     }
-    let labels = labels::pair(rng);
+    let labels = vocabulary.pair(rng);
     let mut examples = Vec::new();
     for part in [Part::Train, Part::Valid] {
         let mut of_part: Vec<&Example> = source.of_part(part).collect();

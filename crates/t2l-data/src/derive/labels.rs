@@ -1,5 +1,7 @@
 //! Words that answers are given in.
 
+use std::collections::BTreeSet;
+
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -79,22 +81,51 @@ const SERIES: &[&[&str]] = &[
     &["class a", "class b", "class c", "class d", "class e", "class f", "class g", "class h"],
 ];
 
-/// A word for yes and a word for no.
-pub fn pair(rng: &mut ChaCha8Rng) -> Vec<String> {
-    let (yes, no) = PAIRS.choose(rng).copied().unwrap_or(("yes", "no"));
-    cased(&[yes, no], rng)
-}
+/// Share of the labels that are any words at all, so that a label must be read and cannot be known.
+const ANY: f64 = 0.5;
+/// Letters of a word that may be a label, from and to.
+const LETTERS: std::ops::RangeInclusive<usize> = 2..=12;
 
-/// Names for so many classes, in any order: for two of them also words for yes and no.
-pub fn names(count: usize, rng: &mut ChaCha8Rng) -> Option<Vec<String>> {
-    if count == 2 && rng.random_bool(0.5) {
-        let mut names = pair(rng);
-        names.shuffle(rng);
-        return Some(names);
+/// Words that labels may be besides those above: all that stand in the sources' inputs.
+pub struct Vocabulary(Vec<String>);
+
+impl Vocabulary {
+    /// Of the words of some texts.
+    pub fn of<'a>(words: impl Iterator<Item = &'a str>) -> Self {
+        let plain = |word: &&str| word.chars().all(char::is_alphabetic) && LETTERS.contains(&word.chars().count());
+        let words: BTreeSet<String> = words.filter(plain).map(str::to_lowercase).collect();
+        Self(words.into_iter().collect())
     }
-    let mut series = SERIES.choose(rng)?.get(..count)?.to_vec();
-    series.shuffle(rng);
-    Some(cased(&series, rng))
+
+    /// So many of them, if there are.
+    fn some(&self, count: usize, rng: &mut ChaCha8Rng) -> Option<Vec<&str>> {
+        let chosen: Vec<&str> = self.0.choose_multiple(rng, count).map(String::as_str).collect();
+        (chosen.len() == count).then_some(chosen)
+    }
+
+    /// A word for yes and a word for no.
+    pub fn pair(&self, rng: &mut ChaCha8Rng) -> Vec<String> {
+        let any = if rng.random_bool(ANY) { self.some(2, rng) } else { None };
+        let said = || PAIRS.choose(rng).map_or_else(|| vec!["yes", "no"], |(yes, no)| vec![*yes, *no]);
+        let words = any.unwrap_or_else(said);
+        cased(&words, rng)
+    }
+
+    /// Names for so many classes, in any order: for two of them also words for yes and no.
+    pub fn names(&self, count: usize, rng: &mut ChaCha8Rng) -> Option<Vec<String>> {
+        if count == 2 && rng.random_bool(0.5) {
+            let mut names = self.pair(rng);
+            names.shuffle(rng);
+            return Some(names);
+        }
+        let any = if rng.random_bool(ANY) { self.some(count, rng) } else { None };
+        let mut names = match any {
+            Some(any) => any,
+            None => SERIES.choose(rng)?.get(..count)?.to_vec(),
+        };
+        names.shuffle(rng);
+        Some(cased(&names, rng))
+    }
 }
 
 /// All of them in lower case, with a capital, or, now and then, in capitals.
@@ -109,4 +140,34 @@ fn cased(words: &[&str], rng: &mut ChaCha8Rng) -> Vec<String> {
         _ => word.to_uppercase(),
     };
     words.iter().map(cased).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn labels_are_words_of_the_texts_or_of_the_lists() {
+        let texts = ["The river, 3 boats and a harbour.", "L'été"];
+        let vocabulary = Vocabulary::of(texts.into_iter().flat_map(crate::derive::bare_words));
+        assert_eq!(vocabulary.0, ["and", "boats", "harbour", "river", "the"]);
+        let listed = |word: &str| PAIRS.iter().any(|(yes, no)| [*yes, *no].contains(&word));
+        let mut any = 0;
+        for seed in 0..200 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let pair: Vec<String> = vocabulary.pair(&mut rng).iter().map(|word| word.to_lowercase()).collect();
+            assert!(pair.len() == 2 && pair[0] != pair[1], "{pair:?}");
+            let of_texts = pair.iter().all(|word| vocabulary.0.contains(word));
+            assert!(of_texts || pair.iter().all(|word| listed(word)), "{pair:?}");
+            any += usize::from(of_texts);
+            let names = vocabulary.names(4, &mut rng).expect("there are four");
+            assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 4, "{names:?}");
+        }
+        assert!((70..130).contains(&any), "{any}");
+        // Lists alone where there are too few words.
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        assert!((0..20).all(|_| Vocabulary::of(["one"].into_iter()).pair(&mut rng).len() == 2));
+    }
 }

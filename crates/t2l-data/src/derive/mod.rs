@@ -20,6 +20,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{DataError, Descriptions, Example, Kind, Metric, Part, Task, TaskSet, draws};
 
+use labels::Vocabulary;
 pub use write::write_derived;
 
 /// Words, and bytes, of the longest input and of the longest answer that other tasks are made of.
@@ -117,7 +118,7 @@ struct Made {
     examples: Vec<(Part, Example)>,
 }
 
-type Derivation = fn(&Source<'_>, &mut ChaCha8Rng) -> Option<Made>;
+type Derivation = fn(&Source<'_>, &Vocabulary, &mut ChaCha8Rng) -> Option<Made>;
 
 /// The kinds of derivation. Which words to answer with is what few tasks teach, so the two kinds that can be made of any
 /// source and have labels stand here twice.
@@ -146,6 +147,8 @@ pub fn derive(set: &TaskSet, sources: &[&Task], config: DeriveConfig) -> Result<
         return Err(wrong(format!("{asked}; tasks have at least {FEWEST}, and all together at most {MOST}")));
     }
     let sources = sources.iter().map(|task| Source::read(set, task)).collect::<Result<Vec<_>, _>>()?;
+    let inputs = sources.iter().flat_map(|source| source.of_part(Part::Train)).map(|example| example.input.as_str());
+    let vocabulary = Vocabulary::of(inputs.flat_map(bare_words));
     let (mut derived, mut asked, mut kinds) = (Vec::new(), BTreeSet::new(), KINDS.to_vec());
     while derived.len() < config.tasks && !kinds.is_empty() {
         let index = derived.len();
@@ -153,7 +156,7 @@ pub fn derive(set: &TaskSet, sources: &[&Task], config: DeriveConfig) -> Result<
         let mut rng = draws(&format!("derived task {index}"), config.seed);
         let made = (0..TRIES).find_map(|_| {
             let source = sources.choose(&mut rng)?;
-            let made = make(source, &mut rng).map(|made| bounded(made, config.examples, &mut rng))?;
+            let made = make(source, &vocabulary, &mut rng).map(|made| bounded(made, config.examples, &mut rng))?;
             let trains = made.examples.iter().any(|(part, _)| *part == Part::Train);
             let new = trains && asked.insert((kind, &source.task.name, made.what.clone()));
             new.then(|| named(kind, index, source.task, made))

@@ -4,7 +4,7 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::wording;
-use super::{Made, Source, bare_words, labelled, labels, words};
+use super::{Made, Source, Vocabulary, bare_words, labelled, words};
 use crate::{Kind, Metric};
 
 /// Wordings of a condition for training and for evaluation, `{}` being what it speaks of; and whether it holds, unless
@@ -118,10 +118,10 @@ fn count_words(text: &str) -> Option<usize> {
     (bare_words(text).count() == words(text)).then(|| words(text))
 }
 
-pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
+pub fn make(source: &Source<'_>, vocabulary: &Vocabulary, rng: &mut ChaCha8Rng) -> Option<Made> {
     let question = QUESTIONS.choose(rng)?;
     let of = *question.of.choose(rng)?;
-    let labels = labels::pair(rng);
+    let labels = vocabulary.pair(rng);
     let examples: Vec<_> = source
         .examples
         .iter()

@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::wording;
-use super::{Made, Source, labelled, labels, words};
+use super::{Made, Source, Vocabulary, labelled, words};
 use crate::{Kind, Metric};
 
 /// Most classes of a source, and most words of one's name. Each class must have a tenth of what an equal share would be.
@@ -25,13 +25,13 @@ const EACH: [&[(&str, &str)]; 2] = [
     &[("Give ", "\"{new}\" for \"{old}\""), ("Reply ", "\"{new}\" in place of \"{old}\"")],
 ];
 
-pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
+pub fn make(source: &Source<'_>, vocabulary: &Vocabulary, rng: &mut ChaCha8Rng) -> Option<Made> {
     if source.task.show_options || !source.is_described() {
         return None;
     }
     let old = classes(source)?;
     // A class that keeps its name would ask for nothing.
-    let new = labels::names(old.len(), rng)?;
+    let new = vocabulary.names(old.len(), rng)?;
     if old.iter().zip(&new).any(|(old, new)| old.to_lowercase() == new.to_lowercase()) {
         return None;
     }

@@ -7,7 +7,7 @@ use super::Source;
 use crate::Descriptions;
 
 /// Descriptions of a derived task for training, and for evaluation.
-const COUNTS: [usize; 2] = [8, 2];
+const COUNTS: [usize; 2] = [4, 2];
 
 /// Says on which condition `{yes}` is the answer and on which `{no}`.
 const CONDITION: [&[&str]; 2] = [

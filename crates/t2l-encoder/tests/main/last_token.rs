@@ -11,10 +11,10 @@ use t2l_testing::{assert_close, fixtures, smollm2};
 use crate::tiny::{Tiny, device, values};
 
 /// Words of the vocabulary below.
-const WORDS: usize = 50;
+pub const WORDS: usize = 50;
 
 /// A tiny decoder with a tokenizer of numbered words, the first token of every text its own.
-fn folder(words: usize) -> tempfile::TempDir {
+pub fn folder(words: usize) -> tempfile::TempDir {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/gguf-models/qwen2");
     let folder = tempfile::tempdir().unwrap();
     for name in ["config.json", "model.safetensors"] {

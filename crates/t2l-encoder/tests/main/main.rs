@@ -3,6 +3,7 @@
 mod batching;
 mod hostile;
 mod last_token;
+mod quoted;
 mod reference;
 mod table;
 mod tiny;

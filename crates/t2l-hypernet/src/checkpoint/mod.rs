@@ -65,6 +65,9 @@ pub struct Manifest {
     pub base_model: ModelRef,
     /// The text encoder; another's embeddings mean nothing to this hypernetwork.
     pub encoder: ModelRef,
+    /// Whether the words that a description quotes, in the base model's own embeddings, stand beside the encoder's vector.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quoted_words: bool,
     /// How prompts were rendered.
     pub rendering: Rendering,
     /// How it was trained; free form.

@@ -83,6 +83,7 @@ pub fn sakana(folder: &Path, base_config: Option<&Path>, device: &Device) -> Res
         config: hypernet.config.clone(),
         base_model: reference(base_model),
         encoder: reference(encoder),
+        quoted_words: false,
         // The published prompts hold the task's definition, and no system turn of their own.
         rendering: Rendering { max_tokens: args.inp_max_len, input_share: 0.0, system_turn: false },
         recipe: serde_json::json!({ "published_args": args }),

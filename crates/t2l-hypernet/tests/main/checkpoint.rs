@@ -21,6 +21,7 @@ pub fn checkpoint(hypernet: Hypernet) -> Checkpoint {
         config: hypernet.config.clone(),
         base_model: ModelRef { id: "tiny".into(), name: None, sha256: Some("00".repeat(32)) },
         encoder: ModelRef { id: "tiny-encoder".into(), name: Some("tiny".into()), sha256: None },
+        quoted_words: true,
         rendering: Rendering { max_tokens: 128, input_share: 0.5, system_turn: false },
         recipe: serde_json::json!({ "steps": 3 }),
         weights_sha256: String::new(),

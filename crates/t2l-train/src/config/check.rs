@@ -22,6 +22,7 @@ impl TrainConfig {
         share("sampling.input_share", self.sampling.input_share, false)?;
         share("sampling.extra_share", self.sampling.extra_share, true)?;
         self.check_extra()?;
+        self.check_quoted_words()?;
         share("loss.label_smoothing", self.loss.label_smoothing, true)?;
         share("loss.lora_dropout", self.loss.lora_dropout, true)?;
         share("hypernet.dropout", self.hypernet.dropout, true)?;
@@ -101,6 +102,17 @@ impl TrainConfig {
                 wrong("data.extra_dir", path.display(), "wants hypernet.conditioning \"text\" or \"none\"")
             }
             _ => wrong("data.extra_dir", path.display(), "is for `sft` and `multitask`"),
+        }
+    }
+
+    /// Words can be quoted to those who read.
+    fn check_quoted_words(&self) -> Result<(), TrainError> {
+        use t2l_hypernet::Conditioning;
+        match (self.model.quoted_words, self.trainer, self.hypernet.conditioning) {
+            (false, ..)
+            | (true, Trainer::Sft | Trainer::Recon, Conditioning::Text)
+            | (true, Trainer::Hyperdecoder, _) => Ok(()),
+            _ => wrong("model.quoted_words", true, "is for hypernetworks that read descriptions or inputs"),
         }
     }
 
@@ -224,6 +236,14 @@ mod tests {
         }
         let by_index = format!("{noise}[hypernet]\nconditioning = \"one-hot\"");
         assert!(refusal(&by_index, Trainer::Sft).is_some_and(|e| e.contains("description_noise = 0.5")));
+        let quoted = "[model]\nquoted_words = true\n";
+        assert_eq!(refusal(quoted, Trainer::Sft), None);
+        assert_eq!(refusal(quoted, Trainer::Recon), None);
+        for trainer in [Trainer::Lora, Trainer::Multitask] {
+            assert!(refusal(quoted, trainer).is_some_and(|e| e.contains("quoted_words = true")), "{trainer:?}");
+        }
+        let by_index = format!("{quoted}[hypernet]\nconditioning = \"one-hot\"");
+        assert!(refusal(&by_index, Trainer::Sft).is_some_and(|e| e.contains("quoted_words = true")));
     }
 
     #[test]

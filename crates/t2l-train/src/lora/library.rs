@@ -22,6 +22,10 @@ pub const INDEX: &str = "index.json";
 const LOCK: &str = "lock";
 /// Name of the file beside an adapter that says how it was trained.
 pub const REPORT: &str = "training.json";
+/// Name of the folder of the groups under way.
+const GROUPS: &str = "groups";
+/// What in a library's folder is no task's.
+const RESERVED: [&str; 3] = [GROUPS, LOCK, INDEX];
 /// Name of the file that says which tasks a group under way trains.
 const GROUP: &str = "group.json";
 
@@ -85,9 +89,8 @@ pub struct FinishedTask {
 /// The file beside an adapter.
 #[derive(Debug, Deserialize)]
 struct Report {
-    config: TrainConfig,
-    /// Of the configuration before its paths became names; earlier reports hold the paths.
-    digest: Option<String>,
+    /// Of the configuration, but for its data.
+    digest: String,
     step: u64,
     validation: std::collections::BTreeMap<String, f64>,
 }
@@ -110,7 +113,7 @@ impl Library {
             return Ok(());
         }
         let finished = |name: &str| folder.join(name).join(REPORT).exists();
-        check_holds_only(folder, |name| ["groups", LOCK, INDEX].contains(&name) || finished(name))
+        check_holds_only(folder, |name| RESERVED.contains(&name) || finished(name))
     }
 
     /// Opens a library's folder, or makes it.
@@ -120,7 +123,7 @@ impl Library {
     pub fn open(folder: &Path, config: TrainConfig, shard: Shard) -> Result<Self, TrainError> {
         std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
         Self::check(folder)?;
-        let groups = folder.join("groups");
+        let groups = folder.join(GROUPS);
         std::fs::create_dir_all(&groups).map_err(TrainError::io(&groups))?;
         Ok(Self { folder: folder.to_owned(), config, shard })
     }
@@ -166,14 +169,7 @@ impl Library {
             return Ok(None);
         }
         let report = read_report(&path)?;
-        // Through JSON, as the report came: its reader may be off in a float's last bit.
-        let text = serde_json::to_string(&self.config).unwrap_or_default();
-        let ours = serde_json::from_str(&text).unwrap_or_else(|_| self.config.clone());
-        let same = match &report.digest {
-            Some(digest) => *digest == self.config.digest_without_data(),
-            None => report.config.digest_without_data() == ours.digest_without_data(),
-        };
-        if !same {
+        if report.digest != self.config.digest_without_data() {
             let reason = "was trained under another configuration; train into another folder, or remove it";
             return Err(TrainError::State { path: folder, reason: reason.into() });
         }
@@ -263,7 +259,7 @@ impl Library {
     }
 
     fn group_folder(&self, name: &str) -> PathBuf {
-        self.folder.join("groups").join(name)
+        self.folder.join(GROUPS).join(name)
     }
 }
 
@@ -291,7 +287,7 @@ fn read_report(path: &Path) -> Result<Report, TrainError> {
 /// A task's folder is called like the task; names that would lead elsewhere are refused.
 fn folder_name(task: &str) -> Result<&str, TrainError> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
-    let taken = ["groups", LOCK, INDEX].contains(&task);
+    let taken = RESERVED.contains(&task);
     if task.is_empty() || task.len() > 200 || task.starts_with('.') || taken || !task.chars().all(plain) {
         return Err(TrainError::NoData { reason: format!("task {task:?} has a name that no folder can have") });
     }

@@ -28,9 +28,9 @@ impl Targets {
     pub(crate) fn digest(&self) -> String {
         let values =
             |factor: &Tensor<4>| -> Vec<u8> { factor.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect() };
-        let factors: Vec<_> = self.factors.modules.iter().flat_map(|m| [values(&m.a), values(&m.b)]).collect();
-        let names = self.names.iter().flat_map(|name| [name.as_bytes(), b"\n"]);
-        files::digest(names.chain(factors.iter().map(Vec::as_slice)))
+        let factors = self.factors.modules.iter().flat_map(|m| [&m.a, &m.b]).map(values);
+        let names = self.names.iter().map(|name| format!("{name}\n").into_bytes());
+        files::digest(names.chain(factors))
     }
 
     /// Puts adapters side by side.

@@ -11,7 +11,7 @@ use t2l_backbone::{Backbone, Decoder, Products};
 use t2l_core::ops::Bf16Weight;
 use t2l_core::{Adapter, AdapterLayout, LoraScaling, TextEncoder};
 use t2l_data::{Corpus, Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, example_turn, other_task};
-use t2l_encoder::{EmbeddingTable, Encoder, fingerprint};
+use t2l_encoder::{EmbeddingTable, Encoder, QuotedWords, fingerprint};
 use t2l_hypernet::{HypernetConfig, Manifest, Rendering};
 use t2l_train::{HeldOut, HeldOutExample, TrainConfig, Validator, fused_base};
 
@@ -37,6 +37,8 @@ pub(super) struct Ground {
     /// Benchmarks to validate on.
     pub benchmarks: Vec<Task>,
     pub backbone: Backbone,
+    /// Where adapters go.
+    pub layout: AdapterLayout,
     pub device: Device,
 }
 
@@ -95,11 +97,10 @@ impl Ground {
         }
         tell("loading the base model");
         let backbone = Backbone::load_as(&models.base, config.model.weights, device)?;
-        let ground = Self { set, tasks, extra, unseen, benchmarks, backbone, device: device.clone() };
+        let layout = backbone.decoder.layout(&models.base_ref.id, &config.hypernet.target_modules)?;
+        let ground = Self { set, tasks, extra, unseen, benchmarks, backbone, layout, device: device.clone() };
         let end_of_turn = ground.renderer()?.end_of_turn().len();
         check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().longest_context())?;
-        // Modules that the base model does not have, before anything is tokenised or embedded.
-        ground.layout(config, models)?;
         Ok(ground)
     }
 
@@ -131,16 +132,11 @@ impl Ground {
 
     /// An adapter from a file in the form that training has it in: base models that fuse projections are trained in
     /// parts, unless fused modules are the targets.
-    pub fn trained_form(&self, adapter: Adapter, layout: &AdapterLayout) -> Result<Adapter, Error> {
+    pub fn trained_form(&self, adapter: Adapter) -> Result<Adapter, Error> {
         match fused_base(&self.backbone.decoder) {
-            Some(base) => Ok(fused::in_layout(&adapter, &base, layout)?),
+            Some(base) => Ok(fused::in_layout(&adapter, &base, &self.layout)?),
             None => Ok(adapter),
         }
-    }
-
-    /// Where adapters go.
-    pub fn layout(&self, config: &TrainConfig, models: &ModelPaths) -> Result<AdapterLayout, Error> {
-        Ok(self.backbone.decoder.layout(&models.base_ref.id, &config.hypernet.target_modules)?)
     }
 
     /// What can be validated on: tasks that are trained on, tasks that are not, benchmarks.
@@ -244,7 +240,7 @@ impl Ground {
         self.validators(self.held_out(config)?, &mut conditions, tell)
     }
 
-    /// Embeddings of all descriptions of all tasks, and the encoder's width. The folder `cache` keeps them, in a file
+    /// Embeddings of all descriptions of all tasks, and their width. The folder `cache` keeps them, in a file
     /// for each encoder as its files are now.
     pub fn embeddings(
         &self,
@@ -259,7 +255,7 @@ impl Ground {
         self.embedded("descriptions", &all, models, cache, tell)
     }
 
-    /// Embeddings of texts of one kind, and the encoder's width. The folder `cache` keeps them, in a file for each kind
+    /// Embeddings of texts of one kind, and their width. The folder `cache` keeps them, in a file for each kind
     /// and each encoder as its files are now.
     pub fn embedded(
         &self,
@@ -276,7 +272,11 @@ impl Ground {
         let table = EmbeddingTable::fill(&path, &encoder, texts, |done, of| {
             tell(&format!("embedding {kind}: {done} of {of}"));
         })?;
-        Ok((table, encoder.width()))
+        if !models.quoted_words {
+            return Ok((table, encoder.width()));
+        }
+        let words = QuotedWords::load(&models.base)?;
+        Ok((table.with_quoted_words(texts, &words)?, encoder.width() + words.width()))
     }
 }
 
@@ -335,6 +335,7 @@ pub(super) fn manifest(config: &TrainConfig, hypernet: &HypernetConfig, models: 
         config: hypernet.clone(),
         base_model: models.base_ref.clone(),
         encoder: models.encoder_ref.clone(),
+        quoted_words: models.quoted_words,
         rendering: Rendering {
             max_tokens: config.sampling.max_tokens,
             input_share: config.sampling.input_share,

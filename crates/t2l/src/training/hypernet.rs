@@ -4,7 +4,6 @@ use burn::tensor::Device;
 use t2l_hypernet::{Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target};
 use t2l_train::TrainConfig;
 
-use super::ModelPaths;
 use super::ground::{Ground, scaling};
 use crate::Error;
 
@@ -21,12 +20,7 @@ pub(super) fn hypernet(config: &TrainConfig, shape: HypernetConfig, device: &Dev
 }
 
 /// The shape of a hypernetwork for text embeddings of this width.
-pub(super) fn shape(
-    config: &TrainConfig,
-    models: &ModelPaths,
-    ground: &Ground,
-    width: usize,
-) -> Result<HypernetConfig, Error> {
+pub(super) fn shape(config: &TrainConfig, ground: &Ground, width: usize) -> Result<HypernetConfig, Error> {
     let (settings, tasks) = (&config.hypernet, ground.tasks.len());
     let (offset, head_bias) = match settings.init {
         Init::Ours => (Offset::Trainable, true),
@@ -35,7 +29,7 @@ pub(super) fn shape(
     };
     Ok(HypernetConfig {
         arch: settings.arch,
-        layout: ground.layout(config, models)?,
+        layout: ground.layout.clone(),
         scaling: scaling(config),
         conditioning: settings.conditioning,
         embedding: match settings.conditioning {

@@ -7,7 +7,6 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use t2l_adapter::peft;
-use t2l_core::AdapterLayout;
 use t2l_data::{Corpus, Part, PromptMode, Task};
 use t2l_train::{
     Adapters, Ended, Event, FinishedTask, Group, HeldOutRow, Library, PlainLora, Shard, Stop, TrainConfig,
@@ -52,7 +51,7 @@ pub fn train_library(
     let mut ended = Ended::Complete;
     for (i, group) in groups.iter().enumerate() {
         say(&format!("group {} of {}: {}", i + 1, groups.len(), group.tasks.join(", ")));
-        let mut adapters = prepare(config, models, &ground, group)?;
+        let mut adapters = prepare(config, &ground, group)?;
         if config.run.validate_every > 0 && adapters.held_out.is_empty() {
             say("no held-out examples (`split` \"valid\"): nothing is validated, the last values are kept");
         }
@@ -71,13 +70,12 @@ fn mean_length(ground: &Ground, task: &Task) -> Result<usize, Error> {
     Ok(characters / examples.len().max(1))
 }
 
-fn prepare(config: &TrainConfig, models: &ModelPaths, ground: &Ground, group: &Group) -> Result<Adapters, Error> {
+fn prepare(config: &TrainConfig, ground: &Ground, group: &Group) -> Result<Adapters, Error> {
     let tasks: Vec<&Task> = group.tasks.iter().map(|name| ground.set.find(name)).collect::<Result<_, _>>()?;
-    let layout = ground.layout(config, models)?;
     let mut held_out = Vec::new();
     let mut adapters = Vec::new();
     for (i, task) in tasks.iter().enumerate() {
-        adapters.push(initial(config, &layout, &task.name, ground)?);
+        adapters.push(initial(config, &task.name, ground)?);
         if config.run.validate_every > 0 {
             held_out.extend(validation(config, ground, task, i)?);
         }
@@ -87,7 +85,7 @@ fn prepare(config: &TrainConfig, models: &ModelPaths, ground: &Ground, group: &G
         names: group.tasks.clone(),
         adapters,
         adapter_of_task: (0..tasks.len()).collect(),
-        layout,
+        layout: ground.layout.clone(),
         scaling: scaling(config),
         decoder: ground.decoder(config),
         plain_decoder: ground.backbone.decoder.clone(),
@@ -116,15 +114,11 @@ fn validation(config: &TrainConfig, ground: &Ground, task: &Task, adapter: usize
 }
 
 /// An adapter's initial values: PEFT's, or those of the adapter that the configuration starts from.
-pub(super) fn initial(
-    config: &TrainConfig,
-    layout: &AdapterLayout,
-    name: &str,
-    ground: &Ground,
-) -> Result<PlainLora, Error> {
+pub(super) fn initial(config: &TrainConfig, name: &str, ground: &Ground) -> Result<PlainLora, Error> {
+    let layout = &ground.layout;
     let Some(path) = &config.run.start_from else {
         return Ok(PlainLora::new(layout, config.hypernet.rank, config.run.seed, name, &ground.device));
     };
-    let adapter = ground.trained_form(peft::load(path, &ground.device)?, layout)?;
+    let adapter = ground.trained_form(peft::load(path, &ground.device)?)?;
     Ok(PlainLora::from_adapter(&adapter, layout, scaling(config), &path.display().to_string())?)
 }

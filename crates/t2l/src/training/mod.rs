@@ -62,6 +62,8 @@ pub struct ModelPaths {
     pub encoder: PathBuf,
     /// Names of the encoder for the manifest.
     pub encoder_ref: ModelRef,
+    /// Whether the words that a description quotes stand beside the encoder's vector.
+    pub quoted_words: bool,
 }
 
 impl ModelPaths {
@@ -79,7 +81,7 @@ impl ModelPaths {
         if encoder_ref.sha256.is_none() {
             encoder_ref.sha256 = weights_sha256(&encoder)?;
         }
-        Ok(Self { base, base_ref, encoder, encoder_ref })
+        Ok(Self { base, base_ref, encoder, encoder_ref, quoted_words: config.model.quoted_words })
     }
 }
 
@@ -102,7 +104,7 @@ pub fn prepare(
         Trainer::Sft => Box::new(sft::prepare(&config, models, &ground, cache, &mut tell)?),
         Trainer::Hyperdecoder => Box::new(hyperdecoder::prepare(&config, models, &ground, cache, &mut tell)?),
         Trainer::Recon => Box::new(recon::prepare(&config, models, &ground, cache, &mut tell)?),
-        Trainer::Multitask => Box::new(multitask::prepare(&config, models, &ground, &mut tell)?),
+        Trainer::Multitask => Box::new(multitask::prepare(&config, &ground, &mut tell)?),
         Trainer::Lora => return Err(Error::Invalid("`lora` trains many adapters: use train_library".into())),
     };
     Ok(PreparedRun { config, folder: folder.to_owned(), trainee, tasks: ground.trained().count() })

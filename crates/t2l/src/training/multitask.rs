@@ -2,17 +2,11 @@
 
 use t2l_train::{Adapters, HeldOutRow, TrainConfig};
 
-use super::ModelPaths;
 use super::ground::{Ground, NOTHING_TO_VALIDATE_ON, scaling};
 use super::lora::initial;
 use crate::Error;
 
-pub(super) fn prepare(
-    config: &TrainConfig,
-    models: &ModelPaths,
-    ground: &Ground,
-    tell: &mut dyn FnMut(&str),
-) -> Result<Adapters, Error> {
+pub(super) fn prepare(config: &TrainConfig, ground: &Ground, tell: &mut dyn FnMut(&str)) -> Result<Adapters, Error> {
     let corpus = ground.corpus(config, tell)?;
     let mut held_out = Vec::new();
     for (held, examples) in ground.held_out(config)? {
@@ -22,12 +16,11 @@ pub(super) fn prepare(
     if config.run.validate_every > 0 && held_out.is_empty() {
         tell(NOTHING_TO_VALIDATE_ON);
     }
-    let layout = ground.layout(config, models)?;
     Ok(Adapters {
         names: vec![String::new()],
-        adapters: vec![initial(config, &layout, "", ground)?],
+        adapters: vec![initial(config, "", ground)?],
         adapter_of_task: vec![0; ground.trained().count()],
-        layout,
+        layout: ground.layout.clone(),
         scaling: scaling(config),
         decoder: ground.decoder(config),
         plain_decoder: ground.backbone.decoder.clone(),

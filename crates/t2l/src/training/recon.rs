@@ -28,7 +28,7 @@ pub(super) fn prepare(
         check_complete(&config.recon.library, &ground.tasks, &library)?;
     }
     let (table, width) = ground.embeddings(models, cache, tell)?;
-    let mut shape = shape(config, models, ground, width)?;
+    let mut shape = shape(config, ground, width)?;
     let (mut adapters, mut descriptions) = (Vec::new(), Vec::new());
     for (index, adapter) in library {
         let task = &ground.tasks[index];
@@ -36,7 +36,7 @@ pub(super) fn prepare(
             return Err(Error::Invalid(format!("task {:?} has no description for training", task.name)));
         }
         descriptions.push(told::of_task(config, ground, &table, index, task)?);
-        adapters.push((task.name.clone(), ground.trained_form(adapter, &shape.layout)?));
+        adapters.push((task.name.clone(), ground.trained_form(adapter)?));
     }
     shape.target = config.recon.target();
     shape.offset = Offset::None;

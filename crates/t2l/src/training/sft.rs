@@ -37,10 +37,10 @@ pub(super) fn assemble(
     conditions: Conditions,
     validators: Vec<Box<dyn Validator>>,
 ) -> Result<Sft, Error> {
-    let mut hypernet = hypernet(config, shape(config, models, ground, width)?, &ground.device)?;
+    let mut hypernet = hypernet(config, shape(config, ground, width)?, &ground.device)?;
     if let Some(path) = config.hypernet.multitask.as_ref().filter(|_| config.run.start_from.is_none()) {
         let name = path.display().to_string();
-        let adapter = ground.trained_form(peft::load(path, &ground.device)?, &hypernet.config.layout)?;
+        let adapter = ground.trained_form(peft::load(path, &ground.device)?)?;
         let adapter = PlainLora::from_adapter(&adapter, &hypernet.config.layout, scaling(config), &name)?;
         set_offsets(&mut hypernet, &adapter)?;
     }

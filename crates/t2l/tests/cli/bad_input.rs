@@ -146,6 +146,7 @@ fn a_hypernetwork_that_reads_no_descriptions_says_so() {
         config,
         base_model: model("tiny"),
         encoder: model("none"),
+        quoted_words: false,
         rendering: Rendering { max_tokens: 8, input_share: 0.5, system_turn: false },
         recipe: serde_json::Value::Null,
         weights_sha256: String::new(),

@@ -46,6 +46,7 @@ fn a_decoder_encodes_and_another_is_refused() {
         config,
         base_model: ModelRef { id: "tiny".into(), name: None, sha256: None },
         encoder: ModelRef { id: "my-decoder".into(), name: None, sha256: weights_sha256(&own).expect("read") },
+        quoted_words: false,
         rendering: Rendering { max_tokens: 8, input_share: 0.5, system_turn: false },
         recipe: serde_json::Value::Null,
         weights_sha256: String::new(),
@@ -71,6 +72,40 @@ fn a_decoder_encodes_and_another_is_refused() {
     assert!(message.contains("trained with encoder my-decoder") && message.contains("SHA-256"), "{message}");
     let (done, message, written) = generate(&own);
     assert!(done && written, "{message}");
+}
+
+#[test]
+fn quoted_words_reach_the_adapter_letter_by_letter() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let encoder = decoder(folder.path(), "qwen2");
+    let data = std::fs::canonicalize(tiny_tasks()).expect("fixtures");
+    let config = folder.path().join("config.toml");
+    let settings = format!(
+        "[data]\ndir = {data:?}\nsplit = \"train\"\n[model]\nencoder = {encoder:?}\nquoted_words = true\n\
+         [hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\n[sampling]\ntasks_per_step = 1\nmax_tokens = 64\n\
+         [run]\nsteps = 1\nvalidate_every = 0\n"
+    );
+    std::fs::write(&config, settings).expect("written");
+    let run = folder.path().join("run");
+    let output = t2l(&["train", "sft", words(&config), "-o", words(&run)]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let checkpoint = Checkpoint::load(&run.join("last"), &device::parse("cpu").expect("cpu")).expect("a checkpoint");
+    assert!(checkpoint.manifest.quoted_words);
+    assert_eq!(checkpoint.hypernet.config.embedding, 32 + 576);
+    // The encoder knows none of these words, and takes them for one.
+    let adapter = |name: &str, description: &str| {
+        let (last, out) = (run.join("last"), folder.path().join(name));
+        let output = t2l(&["generate", description, "--checkpoint", words(&last), "-o", words(&out)]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        std::fs::read(out.join("adapter_model.safetensors")).expect("an adapter")
+    };
+    let large = adapter("large", "Say \"Yes\".");
+    assert_ne!(large, adapter("small", "Say \"yes\"."));
+    assert_eq!(large, adapter("again", "Say “Yes”."));
+    assert_eq!(adapter("bare", "Say Yes."), adapter("bare-small", "Say yes."));
 }
 
 #[test]

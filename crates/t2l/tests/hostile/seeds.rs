@@ -117,6 +117,7 @@ fn seeds() {
             config: hypernet.config.clone(),
             base_model: model(),
             encoder: model(),
+            quoted_words: false,
             rendering: Rendering { max_tokens: 8, input_share: 0.5, system_turn: false },
             recipe: serde_json::Value::Null,
             weights_sha256: String::new(),

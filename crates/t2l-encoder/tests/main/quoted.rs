@@ -1,0 +1,63 @@
+//! The words that a text quotes, in a tiny decoder's embeddings.
+
+use t2l_backbone::TokenEmbeddings;
+use t2l_core::TextEncoder;
+use t2l_encoder::{EmbeddingTable, Encoder, QuotedWords};
+
+use crate::last_token::{WORDS, folder};
+use crate::tiny::{Tiny, device, values};
+
+/// Sum of some tokens' vectors, by the definition.
+fn expected(embeddings: &TokenEmbeddings, tokens: &[u32]) -> Vec<f32> {
+    let all: Vec<&[f32]> = embeddings.iter().collect();
+    let width = embeddings.width();
+    let mean: Vec<f32> = (0..width).map(|i| all.iter().map(|v| v[i]).sum::<f32>() / all.len() as f32).collect();
+    let mut sum = vec![0.0f32; width];
+    for &token in tokens {
+        let centred: Vec<f32> = all[token as usize].iter().zip(&mean).map(|(x, m)| x - m).collect();
+        let length = centred.iter().map(|x| x * x).sum::<f32>().sqrt();
+        sum.iter_mut().zip(centred).for_each(|(s, x)| *s += x / length);
+    }
+    let length = sum.iter().map(|x| x * x).sum::<f32>().sqrt();
+    sum.iter().map(|x| x / length * (width as f32).sqrt()).collect()
+}
+
+#[test]
+fn quoted_tokens_stand_for_themselves() {
+    let model = folder(WORDS);
+    let (words, embeddings) = (QuotedWords::load(model.path()).unwrap(), TokenEmbeddings::load(model.path()).unwrap());
+    for (text, tokens) in [("w9: say \"w3\"", &[3][..]), ("'w3 w4' or “w5”", &[3, 4, 5]), ("`w4` w9", &[4])] {
+        for (found, expected) in words.encode(text).unwrap().iter().zip(expected(&embeddings, tokens)) {
+            assert!((found - expected).abs() < 1e-4, "{text}: {found} {expected}");
+        }
+    }
+    assert_eq!(words.encode("say w3").unwrap(), vec![0.0; words.width()]);
+    assert!(QuotedWords::load(&model.path().join("none")).is_err());
+}
+
+#[test]
+fn an_encoder_and_a_table_put_them_beside_the_embedding() {
+    let (model, bert) = (folder(WORDS), tempfile::tempdir().unwrap());
+    Tiny::bert().write(bert.path());
+    let plain = Encoder::load(bert.path(), &device()).unwrap();
+    let words = QuotedWords::load(model.path()).unwrap();
+    let texts = ["add \"w3\" and \"w4\"", "translate the text", "add \"w3\" and \"w5\""];
+    let table = EmbeddingTable::fill(&bert.path().join("table.safetensors"), &plain, &texts, |_, _| ()).unwrap();
+    let quoting = plain.clone().with_quoted_words(words.clone()).with_id("mine");
+    let width = plain.width() + words.width();
+    assert_eq!((quoting.id(), quoting.width()), ("mine", width));
+    let rows = values(quoting.encode(&texts).unwrap().embeddings);
+    let alone = values(plain.encode(&texts).unwrap().embeddings);
+    for ((row, alone), text) in rows.chunks(width).zip(alone.chunks(plain.width())).zip(texts) {
+        assert_eq!(row[..plain.width()], *alone);
+        assert_eq!(row[plain.width()..], words.encode(text).unwrap());
+    }
+    let wider = table.with_quoted_words(&texts[..2], &words).unwrap();
+    assert_eq!((wider.len(), wider.width()), (2, width));
+    for (found, row) in values(wider.embeddings(&texts[..2], &device()).unwrap()).iter().zip(&rows) {
+        assert!((found - row).abs() < 1e-5);
+    }
+    assert!(wider.get(texts[2]).is_none());
+    assert!(table.with_quoted_words(&["count"], &words).is_err());
+    assert_eq!(quoting.encode(&[]).unwrap().embeddings.dims(), [0, width]);
+}
