@@ -13,6 +13,8 @@ use crate::{Encoder, EncoderError};
 
 /// Words of the longest quotation that is taken for words to use rather than for a text.
 const WORDS: usize = 4;
+/// Letters of the longest one.
+const LETTERS: usize = 100;
 
 /// Pairs of quotation marks.
 const MARKS: &[(char, char)] = &[('"', '"'), ('“', '”'), ('\'', '\''), ('‘', '’'), ('«', '»'), ('`', '`')];
@@ -51,9 +53,13 @@ pub fn quotations(text: &str) -> Vec<&str> {
 
 /// What stands before the closing mark, which is one only where no letter follows.
 fn until(text: &str, close: char) -> Option<&str> {
-    let ends =
-        |(at, _): &(usize, &str)| !text[at + close.len_utf8()..].chars().next().is_some_and(char::is_alphanumeric);
-    text.match_indices(close).find(ends).map(|(at, _)| &text[..at])
+    let mut chars = text.char_indices().take(LETTERS).peekable();
+    while let Some((at, c)) = chars.next() {
+        if c == close && !chars.peek().is_some_and(|(_, next)| next.is_alphanumeric()) {
+            return Some(&text[..at]);
+        }
+    }
+    None
 }
 
 /// Turns what a text quotes into one vector.

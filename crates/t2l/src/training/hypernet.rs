@@ -7,16 +7,20 @@ use t2l_train::TrainConfig;
 use super::ground::{Ground, scaling};
 use crate::Error;
 
-/// A fresh hypernetwork, or the one that the configuration starts from.
+/// A fresh hypernetwork, or the one that the configuration starts from: one that was told of no quoted words goes on as
+/// though nothing were quoted, until it learns of them.
 pub(super) fn hypernet(config: &TrainConfig, shape: HypernetConfig, device: &Device) -> Result<Hypernet, Error> {
     let Some(path) = &config.run.start_from else {
         return Ok(Hypernet::new(shape, config.hypernet.init, config.run.seed, device)?);
     };
-    let start = Checkpoint::load(path, device)?;
-    if start.hypernet.config != shape {
+    let Checkpoint { manifest, mut hypernet } = Checkpoint::load(path, device)?;
+    if config.model.quoted_words && !manifest.quoted_words {
+        hypernet.widen(shape.embedding);
+    }
+    if hypernet.config != shape {
         return Err(Error::Invalid(format!("{}: is a hypernetwork of another shape", path.display())));
     }
-    Ok(start.hypernet)
+    Ok(hypernet)
 }
 
 /// The shape of a hypernetwork for text embeddings of this width.
