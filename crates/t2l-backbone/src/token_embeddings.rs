@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
+use half::bf16;
 use t2l_gguf::GgufFile;
 
 use crate::tokenizer::ModelTokenizer;
 use crate::weights::Weights;
 use crate::{BackboneError, DecoderConfig};
 
-/// The vector of every token of a language model, and its tokenizer.
+/// The vector of every token of a language model, held in bf16, and its tokenizer.
 #[derive(Debug, Clone)]
 pub struct TokenEmbeddings {
     /// The model's tokenizer.
     pub tokenizer: ModelTokenizer,
-    values: Vec<f32>,
+    values: Vec<bf16>,
     width: usize,
 }
 
@@ -32,6 +33,7 @@ impl TokenEmbeddings {
             (tokenizer, config.clone(), Weights::Gguf(Box::new(file), Box::new(config)))
         };
         let values = weights.values("model.embed_tokens.weight", &[config.vocab_size, config.hidden_size])?;
+        let values = values.into_iter().map(bf16::from_f32).collect();
         Ok(Self { tokenizer, values, width: config.hidden_size })
     }
 
@@ -41,13 +43,14 @@ impl TokenEmbeddings {
     }
 
     /// A token's vector, if there is such a token.
-    pub fn get(&self, token: u32) -> Option<&[f32]> {
+    pub fn get(&self, token: u32) -> Option<impl Iterator<Item = f32>> {
         let start = (token as usize).checked_mul(self.width)?;
-        self.values.get(start..start.checked_add(self.width)?)
+        let vector = self.values.get(start..start.checked_add(self.width)?)?;
+        Some(vector.iter().map(|x| x.to_f32()))
     }
 
     /// All vectors, in the order of the tokens.
-    pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
-        self.values.chunks_exact(self.width.max(1))
+    pub fn iter(&self) -> impl Iterator<Item = impl Iterator<Item = f32>> {
+        self.values.chunks_exact(self.width.max(1)).map(|vector| vector.iter().map(|x| x.to_f32()))
     }
 }

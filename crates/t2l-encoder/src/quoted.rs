@@ -6,20 +6,20 @@
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
-use t2l_backbone::TokenEmbeddings;
+use t2l_backbone::{BackboneError, TokenEmbeddings};
 use t2l_core::{EncodeError, EncodedTexts, TextEncoder};
 
 use crate::{Encoder, EncoderError};
 
-/// Words of the longest quotation that is taken for words to use rather than for a text.
-const WORDS: usize = 4;
-/// Letters of the longest one.
-const LETTERS: usize = 100;
+/// Words, and letters, of the longest quotation that is taken for words to use rather than for a text.
+const LONGEST: (usize, usize) = (4, 60);
 
 /// Pairs of quotation marks.
-const MARKS: &[(char, char)] = &[('"', '"'), ('“', '”'), ('\'', '\''), ('‘', '’'), ('«', '»'), ('`', '`')];
+const MARKS: &[(char, char)] =
+    &[('"', '"'), ('“', '”'), ('„', '“'), ('«', '»'), ('「', '」'), ('`', '`'), ('\'', '\''), ('‘', '’')];
 
-/// What a text quotes, from the first to the last: pieces of up to four words between quotation marks.
+/// What a text quotes, from the first to the last: pieces of one to four words, and at most 60 letters, between quotation
+/// marks.
 ///
 /// ```
 /// use t2l_encoder::quotations;
@@ -28,36 +28,50 @@ const MARKS: &[(char, char)] = &[('"', '"'), ('“', '”'), ('\'', '\''), ('‘
 /// assert!(quotations("Questions such as \"What is 12 plus 4?\"").is_empty());
 /// ```
 pub fn quotations(text: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let mut rest = text;
-    let mut before: Option<char> = None;
+    let (mut found, mut rest, mut before) = (Vec::new(), text, None);
     while let Some(mark) = rest.chars().next() {
         let after = &rest[mark.len_utf8()..];
-        // Between letters it is an apostrophe.
-        let opens = !before.is_some_and(char::is_alphanumeric);
-        let close = MARKS.iter().find(|(open, _)| *open == mark && opens).map(|(_, close)| *close);
-        if let Some(inside) = close.and_then(|close| until(after, close)) {
-            let words = inside.split_whitespace().count();
-            if (1..=WORDS).contains(&words) {
-                found.push(inside);
-            }
-            let end = &after[inside.len()..];
-            let closing = end.chars().next();
-            (rest, before) = (&end[closing.map_or(0, char::len_utf8)..], closing);
-        } else {
+        let close = MARKS.iter().find(|(open, _)| *open == mark && opens(mark, before, after)).map(|(_, close)| *close);
+        let Some(inside) = close.and_then(|close| until(after, close)) else {
             (rest, before) = (after, Some(mark));
+            continue;
+        };
+        if (1..=LONGEST.0).contains(&inside.split_whitespace().count()) {
+            found.push(inside.trim());
         }
+        let mut end = after[inside.len()..].chars();
+        before = end.next();
+        rest = end.as_str();
     }
     found
 }
 
-/// What stands before the closing mark, which is one only where no letter follows.
+/// Whether a mark opens a quotation: nothing that looks like its end, an apostrophe, or inches.
+fn opens(mark: char, before: Option<char>, after: &str) -> bool {
+    let next = after.chars().next();
+    match mark {
+        '«' => next.is_some(),
+        '\'' | '‘' => next.is_some_and(|c| !c.is_whitespace()) && !before.is_some_and(char::is_alphanumeric),
+        _ => next.is_some_and(|c| !c.is_whitespace()) && !before.is_some_and(char::is_numeric),
+    }
+}
+
+/// What stands before the closing mark, which is none after a space, and where it may be an apostrophe none before a
+/// letter.
 fn until(text: &str, close: char) -> Option<&str> {
-    let mut chars = text.char_indices().take(LETTERS).peekable();
-    while let Some((at, c)) = chars.next() {
-        if c == close && !chars.peek().is_some_and(|(_, next)| next.is_alphanumeric()) {
+    let (mut chars, mut last) = (text.char_indices().peekable(), None);
+    for _ in 0..=LONGEST.1 {
+        let (at, c) = chars.next()?;
+        let letter_follows = chars.peek().is_some_and(|(_, next)| next.is_alphanumeric());
+        let is_end = match close {
+            '»' => true,
+            '\'' | '’' => !letter_follows && last.is_some_and(|last: char| !last.is_whitespace()),
+            _ => !last.is_some_and(char::is_whitespace),
+        };
+        if c == close && is_end {
             return Some(&text[..at]);
         }
+        last = Some(c);
     }
     None
 }
@@ -79,7 +93,7 @@ impl QuotedWords {
         let mut sums = vec![0.0f64; embeddings.width()];
         let mut tokens = 0usize;
         for vector in embeddings.iter() {
-            sums.iter_mut().zip(vector).for_each(|(sum, x)| *sum += f64::from(*x));
+            sums.iter_mut().zip(vector).for_each(|(sum, x)| *sum += f64::from(x));
             tokens += 1;
         }
         let mean = sums.iter().map(|sum| (sum / tokens.max(1) as f64) as f32).collect();
@@ -91,23 +105,29 @@ impl QuotedWords {
         self.mean.len()
     }
 
-    /// The mean of the tokens of all that is quoted, tokenised as an answer begins: their embeddings less the vocabulary's
-    /// mean, each of length 1; the whole scaled to length √width. Zeros where nothing is quoted.
+    /// The tokens of all that is quoted, tokenised as an answer begins: the sum of their embeddings less the vocabulary's
+    /// mean, each of length 1; scaled to length √width. Zeros where nothing is quoted.
     ///
     /// # Errors
-    /// A quotation that the tokenizer refuses.
+    /// A quotation that the tokenizer refuses, or a token that the model has no embedding for.
     pub fn encode(&self, text: &str) -> Result<Vec<f32>, EncoderError> {
         let mut sum = vec![0.0f32; self.width()];
         for words in quotations(text) {
-            let tokens = self.embeddings.tokenizer.encode(words).map_err(t2l_backbone::BackboneError::from)?;
-            for vector in tokens.into_iter().filter_map(|token| self.embeddings.get(token)) {
-                let centred: Vec<f32> = vector.iter().zip(&self.mean).map(|(x, mean)| x - mean).collect();
+            for token in self.embeddings.tokenizer.encode(words).map_err(BackboneError::from)? {
+                let missing = || EncoderError::Batch { reason: format!("the base model has no token {token}") };
+                let centred: Vec<f32> =
+                    self.embeddings.get(token).ok_or_else(missing)?.zip(&self.mean).map(|(x, mean)| x - mean).collect();
                 let length = length(&centred);
                 sum.iter_mut().zip(centred).for_each(|(sum, x)| *sum += x / length);
             }
         }
         let scale = (self.width() as f32).sqrt() / length(&sum);
         Ok(sum.into_iter().map(|x| x * scale).collect())
+    }
+
+    /// A text's embedding with the vector of what it quotes behind it.
+    pub(crate) fn behind(&self, embedding: &[f32], text: &str) -> Result<Vec<f32>, EncoderError> {
+        Ok([embedding, &self.encode(text)?].concat())
     }
 }
 
@@ -116,7 +136,7 @@ fn length(vector: &[f32]) -> f32 {
     vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-6)
 }
 
-/// Another encoder's vector with that of the quoted words beside it.
+/// Another encoder's vector with that of the quoted words behind it.
 #[derive(Debug, Clone)]
 pub struct QuotingEncoder {
     pub(crate) inner: Box<Encoder>,
@@ -134,14 +154,15 @@ impl TextEncoder for QuotingEncoder {
 
     fn encode(&self, texts: &[&str]) -> Result<EncodedTexts, EncodeError> {
         let EncodedTexts { embeddings, truncated } = self.inner.encode(texts)?;
-        let mut values = Vec::with_capacity(texts.len() * self.words.width());
-        for (index, text) in texts.iter().enumerate() {
+        let device = embeddings.device();
+        let alone: Vec<f32> = embeddings.into_data().iter().collect();
+        let mut values = Vec::with_capacity(texts.len() * self.width());
+        for (index, (text, row)) in texts.iter().zip(alone.chunks(self.inner.width().max(1))).enumerate() {
             let refused = |e: EncoderError| EncodeError::Tokenize { index, reason: e.to_string() };
-            values.extend(self.words.encode(text).map_err(refused)?);
+            values.extend(self.words.behind(row, text).map_err(refused)?);
         }
-        let words = TensorData::new(values, [texts.len(), self.words.width()]);
-        let words = Tensor::<2>::from_data(words, &embeddings.device());
-        Ok(EncodedTexts { embeddings: Tensor::cat(vec![embeddings, words], 1), truncated })
+        let values = TensorData::new(values, [texts.len(), self.width()]);
+        Ok(EncodedTexts { embeddings: Tensor::from_data(values, &device), truncated })
     }
 }
 
@@ -151,12 +172,17 @@ mod tests {
 
     #[test]
     fn what_is_quoted() {
-        let cases: [(&str, &[&str]); 10] = [
+        let long = format!("\"{}\". Answer \"Yes\" or \"No\".", "long text ".repeat(12).trim());
+        let cases: [(&str, &[&str]); 14] = [
             ("Answer \"Yes\" or \"No\".", &["Yes", "No"]),
-            ("Write 'a' for it's and \u{2018}b\u{2019} for others'.", &["a", "b"]),
-            ("«oui» ou `non`", &["oui", "non"]),
+            ("Write 'a' for it's and ‘b’ for others'.", &["a", "b"]),
+            ("«oui» ou « non » ou `si`", &["oui", "non", "si"]),
+            ("„ja“ oder „nein“", &["ja", "nein"]),
+            ("回答“是”或\"否\"或「无」", &["是", "否", "无"]),
             ("from \"0 - definitely not\" to \"5 - perfectly\"", &["0 - definitely not", "5 - perfectly"]),
             ("such as \"What is 12 plus 4?\" and \"so\"", &["so"]),
+            (&long, &["Yes", "No"]),
+            ("the '90s: answer \"yes\"", &["yes"]),
             ("the dogs' and the cats' food", &[]),
             ("an open \"end", &[]),
             ("\"\" and \" \"", &[]),
@@ -170,9 +196,11 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_can_be_searched(text in "[a '\"“”‘’`«»é]{0,40}") {
+        fn pieces_are_short_whatever_the_text(text in "[ab '\"“”„‘’`«»「」é是5]{0,300}") {
             for found in quotations(&text) {
-                proptest::prop_assert!(text.contains(found) && !found.trim().is_empty());
+                let words = found.split_whitespace().count();
+                proptest::prop_assert!((1..=LONGEST.0).contains(&words) && found.chars().count() <= LONGEST.1, "{found}");
+                proptest::prop_assert_eq!(found, found.trim());
             }
         }
     }

@@ -179,21 +179,21 @@ impl EmbeddingTable {
         Ok(missing.len())
     }
 
-    /// These descriptions alone, each with the vector of the words that it quotes beside its embedding.
+    /// A table of these descriptions alone, each with the vector of what it quotes behind its embedding.
     ///
     /// # Errors
     /// A description that the table lacks, or that cannot be tokenised.
-    pub fn with_quoted_words(&self, descriptions: &[&str], words: &QuotedWords) -> Result<Self, EncoderError> {
-        let mut wider = Self::empty(&self.encoder, self.width + words.width());
+    pub fn quoting(&self, descriptions: &[&str], words: &QuotedWords) -> Result<Self, EncoderError> {
+        let mut wider = Self::empty(&format!("{} and quoted words", self.encoder), self.width + words.width());
         for description in descriptions {
-            let key = self.key(description);
+            let key = wider.key(description);
             if wider.rows.contains_key(&key) {
                 continue;
             }
             let missing = || EncoderError::NotStored { description: (*description).into() };
             let row = self.row(description).ok_or_else(missing)?;
-            wider.values.extend_from_slice(self.get(description).ok_or_else(missing)?);
-            wider.values.extend(words.encode(description)?);
+            let embedding = self.get(description).ok_or_else(missing)?;
+            wider.values.extend(words.behind(embedding, description)?);
             wider.rows.insert(key, wider.keys.len());
             wider.keys.push(key);
             wider.truncated.push(self.truncated.get(row).copied().unwrap_or_default());

@@ -17,6 +17,18 @@ pub struct CodeUse {
 }
 
 impl Hypernet {
+    /// Lets it read `by` values behind those of a task embedding. They mean nothing to it until it is trained further.
+    ///
+    /// # Panics
+    /// For a hypernetwork that is told nothing of tasks.
+    pub fn widen(&mut self, by: usize) {
+        const FIRST: &str = "task_encoder.mlp.0.weight";
+        let weight: Tensor<2> = self.parameters.get(FIRST);
+        let none = Tensor::zeros([weight.dims()[0], by], &weight.device());
+        self.parameters.insert(FIRST, Tensor::cat(vec![weight, none], 1));
+        self.config.embedding += by;
+    }
+
     /// Moves VQ's codes towards what took them: running averages with decay 0.99, counts smoothed by 1e-5.
     ///
     /// A training pass calls it once, after the codes were taken; hypernetworks without codes are left alone.

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use t2l_core::{AdapterGenerator, AdapterLayout, GenerateError, LoraFactors, ModuleFactors, Parameters};
 
-use crate::config::{Arch, Conditioning, HypernetConfig, Offset, Target};
+use crate::config::{Arch, HypernetConfig, Offset, Target};
 
 /// h_θ.
 #[derive(Debug, Clone)]
@@ -20,20 +20,6 @@ pub struct Hypernet {
 const BUDGET: usize = 512 << 20;
 
 impl Hypernet {
-    /// Lets it read task embeddings of this width whose first values are those it was trained on; the others mean nothing
-    /// to it at first. Narrower ones, and hypernetworks that read no embeddings, are left as they are.
-    pub fn widen(&mut self, embedding: usize) {
-        const FIRST: &str = "task_encoder.mlp.0.weight";
-        let further = embedding.saturating_sub(self.config.embedding);
-        if further == 0 || !matches!(self.config.conditioning, Conditioning::Text | Conditioning::Input) {
-            return;
-        }
-        let weight: Tensor<2> = self.parameters.get(FIRST);
-        let none = Tensor::zeros([weight.dims()[0], further], &weight.device());
-        self.parameters.insert(FIRST, Tensor::cat(vec![weight, none], 1));
-        self.config.embedding = embedding;
-    }
-
     /// Turns the heads' output into factors on the adapters' own scale (reconstruction; SFT needs nothing).
     ///
     /// z-scored targets are un-scored; ΔW targets were learned enlarged, so A and B are each divided by the root.

@@ -54,6 +54,7 @@ pub struct Builder {
     checkpoint: CheckpointSource,
     cache: Option<PathBuf>,
     encoder: Option<String>,
+    base: Option<String>,
 }
 
 impl Builder {
@@ -81,6 +82,14 @@ impl Builder {
         self
     }
 
+    /// Where the checkpoint's base model lies: a folder, a GGUF file, or a name. Only a checkpoint that reads quoted words in its
+    /// token embeddings needs it here, and only where that model is not known to `t2l models`.
+    #[must_use]
+    pub fn base(mut self, base: impl Into<String>) -> Self {
+        self.base = Some(base.into());
+        self
+    }
+
     /// Where model files are kept.
     #[must_use]
     pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -88,10 +97,11 @@ impl Builder {
         self
     }
 
-    /// Loads hypernetwork and encoder; the encoder is fetched when it is not here.
+    /// Loads hypernetwork and encoder; the encoder is fetched when it is not here. A checkpoint that reads quoted words also
+    /// takes the token embeddings of its base model.
     ///
     /// # Errors
-    /// An unknown device, a damaged checkpoint, an encoder that cannot be had.
+    /// An unknown device, a damaged checkpoint, an encoder or a base model that cannot be had.
     pub fn build(self) -> Result<TextToLora, Error> {
         self.build_with(&mut ())
     }
@@ -134,17 +144,47 @@ impl Builder {
             }
         }
         let mut encoder = Encoder::load(&folder, &device)?.with_id(&reference.id);
-        if checkpoint.manifest.quoted_words {
-            let base = fetch(&models, &checkpoint.manifest.base_model, progress)?;
-            encoder = encoder.with_quoted_words(QuotedWords::load(&base)?);
-        }
         let expected = checkpoint.hypernet.config.embedding;
+        if checkpoint.manifest.quoted_words {
+            let base = base_of(&checkpoint, self.base.as_deref(), &models, progress)?;
+            let (width, words) = (encoder.width(), QuotedWords::load(&base)?);
+            if width + words.width() != expected {
+                return Err(Error::Invalid(format!(
+                    "the hypernetwork reads {expected} values, of encoder {} and of the token embeddings of {}; given were {width} of {} and \
+                     {} of {}",
+                    reference.id,
+                    checkpoint.manifest.base_model.id,
+                    folder.display(),
+                    words.width(),
+                    base.display()
+                )));
+            }
+            encoder = encoder.with_quoted_words(words);
+        }
         if encoder.width() != expected {
             let found =
                 format!("one in {} that gives {} values instead of {expected}", folder.display(), encoder.width());
             return Err(Error::Invalid(another_encoder(&reference.id, &found)));
         }
         Ok(TextToLora { device, source: self.checkpoint, checkpoint, encoder, models })
+    }
+}
+
+/// Where the base model lies whose token embeddings a checkpoint reads: its own, or `given` where that cannot be had.
+fn base_of(
+    checkpoint: &Checkpoint,
+    given: Option<&str>,
+    models: &Models,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf, Error> {
+    let own = &checkpoint.manifest.base_model;
+    match (fetch(models, own, progress), given) {
+        (Err(_), Some(name)) => fetch(models, &model_ref(models, name), progress),
+        (Err(Error::Model(error @ ModelError::Unknown { .. })), None) => Err(Error::Invalid(format!(
+            "{error}; the checkpoint reads quoted words in the token embeddings of its base model, {}: name where it lies with --model",
+            own.id
+        ))),
+        (found, _) => found,
     }
 }
 

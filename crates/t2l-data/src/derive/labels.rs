@@ -93,7 +93,9 @@ impl Vocabulary {
     /// Of the words of some texts.
     pub fn of<'a>(words: impl Iterator<Item = &'a str>) -> Self {
         let plain = |word: &&str| word.chars().all(char::is_alphabetic) && LETTERS.contains(&word.chars().count());
-        let words: BTreeSet<String> = words.filter(plain).map(str::to_lowercase).collect();
+        // No two may be one in capitals: "straße" and "strasse".
+        let same = |word: &String| word.to_uppercase().to_lowercase() == *word;
+        let words: BTreeSet<String> = words.filter(plain).map(str::to_lowercase).filter(same).collect();
         Self(words.into_iter().collect())
     }
 
@@ -150,7 +152,7 @@ mod tests {
 
     #[test]
     fn labels_are_words_of_the_texts_or_of_the_lists() {
-        let texts = ["The river, 3 boats and a harbour.", "L'été"];
+        let texts = ["The river, 3 boats and a harbour.", "L'été Straße"];
         let vocabulary = Vocabulary::of(texts.into_iter().flat_map(crate::derive::bare_words));
         assert_eq!(vocabulary.0, ["and", "boats", "harbour", "river", "the"]);
         let listed = |word: &str| PAIRS.iter().any(|(yes, no)| [*yes, *no].contains(&word));

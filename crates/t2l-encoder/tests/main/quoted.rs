@@ -1,6 +1,7 @@
 //! The words that a text quotes, in a tiny decoder's embeddings.
 
-use t2l_backbone::TokenEmbeddings;
+use burn::tensor::{Int, Tensor};
+use t2l_backbone::{Decoder, TokenEmbeddings};
 use t2l_core::TextEncoder;
 use t2l_encoder::{EmbeddingTable, Encoder, QuotedWords};
 
@@ -9,7 +10,7 @@ use crate::tiny::{Tiny, device, values};
 
 /// Sum of some tokens' vectors, by the definition.
 fn expected(embeddings: &TokenEmbeddings, tokens: &[u32]) -> Vec<f32> {
-    let all: Vec<&[f32]> = embeddings.iter().collect();
+    let all: Vec<Vec<f32>> = embeddings.iter().map(Iterator::collect).collect();
     let width = embeddings.width();
     let mean: Vec<f32> = (0..width).map(|i| all.iter().map(|v| v[i]).sum::<f32>() / all.len() as f32).collect();
     let mut sum = vec![0.0f32; width];
@@ -33,6 +34,28 @@ fn quoted_tokens_stand_for_themselves() {
     }
     assert_eq!(words.encode("say w3").unwrap(), vec![0.0; words.width()]);
     assert!(QuotedWords::load(&model.path().join("none")).is_err());
+    // A tokenizer of another model.
+    let error = QuotedWords::load(folder(100).path()).unwrap().encode("say \"w99\"").unwrap_err().to_string();
+    assert!(error.contains("token 99"), "{error}");
+}
+
+#[test]
+fn token_embeddings_are_the_models_own() {
+    let model = folder(WORDS);
+    let gguf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/gguf-models/qwen2/plain.gguf");
+    for path in [model.path(), &gguf] {
+        let (decoder, alone) = (Decoder::load(path, &device()).unwrap(), TokenEmbeddings::load(path).unwrap());
+        let width = alone.width();
+        let ids: Tensor<2, Int> = Tensor::from_data([[0, 3, 31]], &device());
+        let expected = values(decoder.embed(ids).reshape([3, width]));
+        for (token, expected) in [0, 3, 31].into_iter().zip(expected.chunks(width)) {
+            for (found, expected) in alone.get(token).unwrap().zip(expected) {
+                assert!((found - expected).abs() <= expected.abs() / 256.0, "{}: {found} {expected}", path.display());
+            }
+        }
+        assert_eq!(alone.iter().count(), decoder.config().vocab_size);
+        assert!(alone.get(decoder.config().vocab_size as u32).is_none());
+    }
 }
 
 #[test]
@@ -52,12 +75,12 @@ fn an_encoder_and_a_table_put_them_beside_the_embedding() {
         assert_eq!(row[..plain.width()], *alone);
         assert_eq!(row[plain.width()..], words.encode(text).unwrap());
     }
-    let wider = table.with_quoted_words(&texts[..2], &words).unwrap();
+    let wider = table.quoting(&texts[..2], &words).unwrap();
     assert_eq!((wider.len(), wider.width()), (2, width));
     for (found, row) in values(wider.embeddings(&texts[..2], &device()).unwrap()).iter().zip(&rows) {
         assert!((found - row).abs() < 1e-5);
     }
     assert!(wider.get(texts[2]).is_none());
-    assert!(table.with_quoted_words(&["count"], &words).is_err());
+    assert!(table.quoting(&["count"], &words).is_err());
     assert_eq!(quoting.encode(&[]).unwrap().embeddings.dims(), [0, width]);
 }

@@ -59,7 +59,7 @@ pub struct Manifest {
     pub version: u32,
     /// Program and version that wrote it.
     pub created_by: String,
-    /// Shape of the hypernetwork, with the base model's id in its layout and the encoder's width.
+    /// Shape of the hypernetwork, with the base model's id in its layout and the width of what it reads.
     pub config: HypernetConfig,
     /// The base model.
     pub base_model: ModelRef,

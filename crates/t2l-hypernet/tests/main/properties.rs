@@ -79,6 +79,25 @@ fn same(what: &str, found: &[f32], expected: &[f32]) {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn a_widened_one_is_deaf_to_what_stands_behind(config in any_config(), by in 1usize..9, seed in 0u64..9) {
+        prop_assume!(config.conditioning == Conditioning::Text);
+        let plain = Hypernet::new(config, Init::Reconstruction, seed, &device()).expect("fresh");
+        let mut wider = plain.clone();
+        wider.widen(by);
+        let read = embeddings(2, plain.config.embedding, 1);
+        let behind = Tensor::cat(vec![read.clone(), embeddings(2, by, 2)], 1);
+        let (expected, found) = (plain.generate(read).expect("fits"), wider.generate(behind).expect("fits"));
+        for (expected, found) in expected.modules.into_iter().zip(found.modules) {
+            prop_assert_eq!(values(expected.a), values(found.a));
+            prop_assert_eq!(values(expected.b), values(found.b));
+        }
+        prop_assert_eq!(wider.config.embedding, plain.config.embedding + by);
+    }
+}
+
 #[test]
 fn embeddings_that_do_not_fit_are_refused() {
     let hypernet = Hypernet::new(small(Arch::S), Init::Reconstruction, 1, &device()).expect("fresh");

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_and_margin_are_for_those_who_read_descriptions() {
+    fn noise_margin_and_quoted_words_are_for_those_who_read() {
         let noise = "[loss]\ndescription_noise = 0.5\n";
         assert_eq!(refusal(noise, Trainer::Sft), None);
         assert_eq!(refusal(noise, Trainer::Hyperdecoder), None);
@@ -239,6 +239,7 @@ mod tests {
         let quoted = "[model]\nquoted_words = true\n";
         assert_eq!(refusal(quoted, Trainer::Sft), None);
         assert_eq!(refusal(quoted, Trainer::Recon), None);
+        assert_eq!(refusal(quoted, Trainer::Hyperdecoder), None);
         for trainer in [Trainer::Lora, Trainer::Multitask] {
             assert!(refusal(quoted, trainer).is_some_and(|e| e.contains("quoted_words = true")), "{trainer:?}");
         }

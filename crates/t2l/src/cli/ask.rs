@@ -9,7 +9,7 @@ use super::args::{AskArgs, Global};
 use super::output::{self, Terminal};
 
 pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
-    let t2l = super::text_to_lora(&args.checkpoint, global)?;
+    let t2l = super::text_to_lora(&args.checkpoint, args.model.model.as_deref(), global)?;
     let started = Instant::now();
     let generated = t2l.generate_for(&args.description, &args.input)?;
     // Reading a value makes a lazy device finish.

@@ -54,7 +54,7 @@ impl Loaded {
             None => None,
             Some(path) => {
                 let checkpoint = CheckpointArgs { checkpoint: Some(path.clone()), ..args.checkpoint.clone() };
-                let loaded = super::text_to_lora(&checkpoint, global)?;
+                let loaded = super::text_to_lora(&checkpoint, args.model.model.as_deref(), global)?;
                 if !loaded.reads_inputs() {
                     bail!(
                         "{}: is no hyperdecoder: it was trained on descriptions; use it as --checkpoint",

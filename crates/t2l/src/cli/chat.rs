@@ -17,7 +17,7 @@ use super::output::{self, Terminal};
 const LINE_LIMIT: u64 = 1 << 20;
 
 pub fn run(args: &ChatArgs, global: &Global) -> anyhow::Result<()> {
-    let t2l = super::text_to_lora(&args.checkpoint, global)?;
+    let t2l = super::text_to_lora(&args.checkpoint, args.model.model.as_deref(), global)?;
     let adapters = match &args.description {
         Some(description) => {
             let generated = t2l.generate(&[description])?;

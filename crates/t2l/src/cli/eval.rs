@@ -25,7 +25,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
         Mode::Definition => vec![PromptMode::Definition],
         Mode::Both => vec![PromptMode::Input, PromptMode::Definition],
     };
-    let t2l = super::text_to_lora(&args.checkpoint, global)?;
+    let t2l = super::text_to_lora(&args.checkpoint, args.model.model.as_deref(), global)?;
     if t2l.reads_inputs() {
         bail!("the checkpoint is a hyperdecoder, which reads no descriptions: give it as --hyperdecoder");
     }

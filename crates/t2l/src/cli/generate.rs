@@ -49,7 +49,7 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     let refuse = if gguf { target::refuse_existing } else { target::refuse_occupied };
     refuse(&args.output, args.written.force)?;
     let named = super::adapter::named_base(&args.base)?;
-    let t2l = super::text_to_lora(&args.checkpoint, global)?;
+    let t2l = super::text_to_lora(&args.checkpoint, args.base.model.as_deref(), global)?;
     let base = match named {
         None if gguf => super::adapter::known_base(&t2l.checkpoint().manifest.base_model.id)?,
         named => named,

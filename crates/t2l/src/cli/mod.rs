@@ -45,14 +45,17 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads the hypernetwork and encoder that a command asks for.
-fn text_to_lora(checkpoint: &CheckpointArgs, global: &Global) -> anyhow::Result<t2l::TextToLora> {
+/// Loads the hypernetwork and encoder that a command asks for; `model` is the base model that it names.
+fn text_to_lora(checkpoint: &CheckpointArgs, model: Option<&str>, global: &Global) -> anyhow::Result<t2l::TextToLora> {
     let mut builder = t2l::TextToLora::builder().device(&global.device);
     if let Some(path) = &checkpoint.checkpoint {
         builder = builder.checkpoint(path);
     }
     if let Some(encoder) = &checkpoint.encoder {
         builder = builder.encoder(encoder);
+    }
+    if let Some(model) = model {
+        builder = builder.base(model);
     }
     Ok(builder.build_with(&mut Terminal::new())?)
 }

@@ -244,6 +244,7 @@ impl Ground {
     /// for each encoder as its files are now.
     pub fn embeddings(
         &self,
+        config: &TrainConfig,
         models: &ModelPaths,
         cache: &Path,
         tell: &mut dyn FnMut(&str),
@@ -252,7 +253,7 @@ impl Ground {
         let extra = tasks_of(self.extra.as_ref()).flat_map(|t| &t.descriptions.train);
         let all = held_out.flat_map(|t| t.descriptions.train.iter().chain(&t.descriptions.eval)).chain(extra);
         let all: Vec<&str> = all.map(String::as_str).collect();
-        self.embedded("descriptions", &all, models, cache, tell)
+        self.embedded("descriptions", &all, config, models, cache, tell)
     }
 
     /// Embeddings of texts of one kind, and their width. The folder `cache` keeps them, in a file for each kind
@@ -261,6 +262,7 @@ impl Ground {
         &self,
         kind: &str,
         texts: &[&str],
+        config: &TrainConfig,
         models: &ModelPaths,
         cache: &Path,
         tell: &mut dyn FnMut(&str),
@@ -272,11 +274,11 @@ impl Ground {
         let table = EmbeddingTable::fill(&path, &encoder, texts, |done, of| {
             tell(&format!("embedding {kind}: {done} of {of}"));
         })?;
-        if !models.quoted_words {
+        if !config.model.quoted_words {
             return Ok((table, encoder.width()));
         }
         let words = QuotedWords::load(&models.base)?;
-        Ok((table.with_quoted_words(texts, &words)?, encoder.width() + words.width()))
+        Ok((table.quoting(texts, &words)?, encoder.width() + words.width()))
     }
 }
 
@@ -335,7 +337,7 @@ pub(super) fn manifest(config: &TrainConfig, hypernet: &HypernetConfig, models: 
         config: hypernet.clone(),
         base_model: models.base_ref.clone(),
         encoder: models.encoder_ref.clone(),
-        quoted_words: models.quoted_words,
+        quoted_words: config.model.quoted_words,
         rendering: Rendering {
             max_tokens: config.sampling.max_tokens,
             input_share: config.sampling.input_share,

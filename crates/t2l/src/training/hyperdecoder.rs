@@ -38,7 +38,7 @@ pub(super) fn prepare(
     let held_out = ground.held_out(config)?;
     let held_out_turns = held_out.iter().flat_map(|(_, examples)| examples).flat_map(|v| [&v.turn, &v.other_turn]);
     let all: Vec<&str> = turns.iter().chain(held_out_turns).map(String::as_str).collect();
-    let (table, width) = ground.embedded("turns", &all, models, cache, tell)?;
+    let (table, width) = ground.embedded("turns", &all, config, models, cache, tell)?;
     let texts: Vec<&str> = turns.iter().map(String::as_str).collect();
     let turns = Turns { embeddings: table.embeddings(&texts, &ground.device)?, rows };
     let conditions = Conditions::Turns(Box::new(turns));

@@ -4,23 +4,38 @@ use burn::tensor::Device;
 use t2l_hypernet::{Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target};
 use t2l_train::TrainConfig;
 
+use super::ModelPaths;
 use super::ground::{Ground, scaling};
 use crate::Error;
 
 /// A fresh hypernetwork, or the one that the configuration starts from: one that was told of no quoted words goes on as
 /// though nothing were quoted, until it learns of them.
-pub(super) fn hypernet(config: &TrainConfig, shape: HypernetConfig, device: &Device) -> Result<Hypernet, Error> {
+pub(super) fn hypernet(
+    config: &TrainConfig,
+    shape: HypernetConfig,
+    models: &ModelPaths,
+    device: &Device,
+) -> Result<Hypernet, Error> {
     let Some(path) = &config.run.start_from else {
         return Ok(Hypernet::new(shape, config.hypernet.init, config.run.seed, device)?);
     };
     let Checkpoint { manifest, mut hypernet } = Checkpoint::load(path, device)?;
-    if config.model.quoted_words && !manifest.quoted_words {
-        hypernet.widen(shape.embedding);
+    let (trained, given) = (&manifest.encoder.sha256, &models.encoder_ref.sha256);
+    if trained.is_some() && given.is_some() && trained != given {
+        let id = &manifest.encoder.id;
+        return Err(Error::Invalid(format!("{}: was trained with another encoder, {id}", path.display())));
+    }
+    if config.model.quoted_words && !manifest.quoted_words && reads_embeddings(&hypernet.config) {
+        hypernet.widen(shape.embedding.saturating_sub(hypernet.config.embedding));
     }
     if hypernet.config != shape {
         return Err(Error::Invalid(format!("{}: is a hypernetwork of another shape", path.display())));
     }
     Ok(hypernet)
+}
+
+fn reads_embeddings(shape: &HypernetConfig) -> bool {
+    matches!(shape.conditioning, Conditioning::Text | Conditioning::Input)
 }
 
 /// The shape of a hypernetwork for text embeddings of this width.

@@ -62,8 +62,6 @@ pub struct ModelPaths {
     pub encoder: PathBuf,
     /// Names of the encoder for the manifest.
     pub encoder_ref: ModelRef,
-    /// Whether the words that a description quotes stand beside the encoder's vector.
-    pub quoted_words: bool,
 }
 
 impl ModelPaths {
@@ -81,7 +79,7 @@ impl ModelPaths {
         if encoder_ref.sha256.is_none() {
             encoder_ref.sha256 = weights_sha256(&encoder)?;
         }
-        Ok(Self { base, base_ref, encoder, encoder_ref, quoted_words: config.model.quoted_words })
+        Ok(Self { base, base_ref, encoder, encoder_ref })
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn prepare(
     if matches!(config.hypernet.conditioning, Conditioning::OneHot | Conditioning::Learned) {
         check_complete(&config.recon.library, &ground.tasks, &library)?;
     }
-    let (table, width) = ground.embeddings(models, cache, tell)?;
+    let (table, width) = ground.embeddings(config, models, cache, tell)?;
     let mut shape = shape(config, ground, width)?;
     let (mut adapters, mut descriptions) = (Vec::new(), Vec::new());
     for (index, adapter) in library {
@@ -43,7 +43,7 @@ pub(super) fn prepare(
     // As published: what is scored around the mean needs no bias.
     shape.head_bias = shape.target != Target::ZScored;
     let targets = Targets::new(&adapters, &shape.layout, scaling(config))?;
-    let hypernet = hypernet(config, shape, &ground.device)?;
+    let hypernet = hypernet(config, shape, models, &ground.device)?;
     let manifest = manifest(config, &hypernet.config, models);
     let validators = told::validators(config, ground, &table, tell)?;
     Ok(Recon::new(config, hypernet, manifest, targets, descriptions, validators)?)

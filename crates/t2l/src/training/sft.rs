@@ -20,7 +20,7 @@ pub(super) fn prepare(
     tell: &mut dyn FnMut(&str),
 ) -> Result<Sft, Error> {
     let corpus = ground.corpus(config, tell)?;
-    let (table, width) = ground.embeddings(models, cache, tell)?;
+    let (table, width) = ground.embeddings(config, models, cache, tell)?;
     let told = |(index, task)| told::of_task(config, ground, &table, index, task);
     let descriptions = ground.trained().enumerate().map(told).collect::<Result<Vec<_>, _>>()?;
     let validators = told::validators(config, ground, &table, tell)?;
@@ -37,7 +37,7 @@ pub(super) fn assemble(
     conditions: Conditions,
     validators: Vec<Box<dyn Validator>>,
 ) -> Result<Sft, Error> {
-    let mut hypernet = hypernet(config, shape(config, ground, width)?, &ground.device)?;
+    let mut hypernet = hypernet(config, shape(config, ground, width)?, models, &ground.device)?;
     if let Some(path) = config.hypernet.multitask.as_ref().filter(|_| config.run.start_from.is_none()) {
         let name = path.display().to_string();
         let adapter = ground.trained_form(peft::load(path, &ground.device)?)?;

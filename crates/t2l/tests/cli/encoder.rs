@@ -82,15 +82,21 @@ fn quoted_words_reach_the_adapter_letter_by_letter() {
     let folder = tempfile::tempdir().expect("a folder");
     let encoder = decoder(folder.path(), "qwen2");
     let data = std::fs::canonicalize(tiny_tasks()).expect("fixtures");
-    let config = folder.path().join("config.toml");
-    let settings = format!(
-        "[data]\ndir = {data:?}\nsplit = \"train\"\n[model]\nencoder = {encoder:?}\nquoted_words = true\n\
-         [hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\n[sampling]\ntasks_per_step = 1\nmax_tokens = 64\n\
-         [run]\nsteps = 1\nvalidate_every = 0\n"
-    );
-    std::fs::write(&config, settings).expect("written");
-    let run = folder.path().join("run");
-    let output = t2l(&["train", "sft", words(&config), "-o", words(&run)]);
+    let train = |name: &str, encoder: &Path, more: &str| {
+        let (config, run) = (folder.path().join(format!("{name}.toml")), folder.path().join(name));
+        let settings = format!(
+            "[data]\ndir = {data:?}\nsplit = \"train\"\n[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\n[sampling]\n\
+             tasks_per_step = 1\nmax_tokens = 64\n[model]\nencoder = {encoder:?}\n{more}steps = 1\nvalidate_every = 0\n"
+        );
+        std::fs::write(&config, settings).expect("written");
+        (t2l(&["train", "sft", words(&config), "-o", words(&run)]), run)
+    };
+    let (output, plain) = train("plain", &encoder, "[run]\n");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let quoted = format!("quoted_words = true\n[run]\nstart_from = {:?}\n", plain.join("last"));
+    let (output, _) = train("other", &decoder(folder.path(), "llama"), &quoted);
+    assert!(text(&output.stderr).contains("was trained with another encoder"), "{}", text(&output.stderr));
+    let (output, run) = train("quoted", &encoder, &quoted);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let checkpoint = Checkpoint::load(&run.join("last"), &device::parse("cpu").expect("cpu")).expect("a checkpoint");
     assert!(checkpoint.manifest.quoted_words);

@@ -67,7 +67,7 @@ fn train(shop: &Workshop, config: &Path, run: &Path, size: usize, stop: u64) -> 
         let config = TrainConfig::load(config, Trainer::Sft).map_err(|e| e.to_string())?;
         let model = |name: &str| (shop.path(name), ModelRef { id: name.into(), name: None, sha256: None });
         let ((base, base_ref), (encoder, encoder_ref)) = (model("base"), model("encoder"));
-        let paths = ModelPaths { base, base_ref, encoder, encoder_ref, quoted_words: false };
+        let paths = ModelPaths { base, base_ref, encoder, encoder_ref };
         let cache = shop.path(&format!("cache-{}", ranks.rank));
         std::fs::create_dir_all(&cache).expect("a folder");
         let device = device::parse("cpu").expect("a CPU backend is compiled in");
