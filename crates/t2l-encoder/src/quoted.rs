@@ -13,6 +13,8 @@ use crate::{Encoder, EncoderError};
 
 /// Words, and letters, of the longest quotation that is taken for words to use rather than for a text.
 const LONGEST: (usize, usize) = (4, 60);
+/// Letters of the longest one that is known for a quotation, and passed over.
+const PASSED: usize = 1000;
 
 /// Pairs of quotation marks.
 const MARKS: &[(char, char)] =
@@ -36,7 +38,8 @@ pub fn quotations(text: &str) -> Vec<&str> {
             (rest, before) = (after, Some(mark));
             continue;
         };
-        if (1..=LONGEST.0).contains(&inside.split_whitespace().count()) {
+        let words = inside.split_whitespace().count();
+        if (1..=LONGEST.0).contains(&words) && inside.chars().count() <= LONGEST.1 {
             found.push(inside.trim());
         }
         let mut end = after[inside.len()..].chars();
@@ -60,7 +63,9 @@ fn opens(mark: char, before: Option<char>, after: &str) -> bool {
 /// letter.
 fn until(text: &str, close: char) -> Option<&str> {
     let (mut chars, mut last) = (text.char_indices().peekable(), None);
-    for _ in 0..=LONGEST.1 {
+    // What may be an apostrophe closes near or not at all.
+    let most = if matches!(close, '\'' | '’') { LONGEST.1 } else { PASSED };
+    for _ in 0..=most {
         let (at, c) = chars.next()?;
         let letter_follows = chars.peek().is_some_and(|(_, next)| next.is_alphanumeric());
         let is_end = match close {

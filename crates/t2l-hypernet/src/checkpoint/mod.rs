@@ -3,6 +3,7 @@
 //! The format is described in docs/formats.md. A manifest is believed only as far as the weights bear it out: every
 //! size in it is compared with the tensors that are there before anything is made.
 
+mod between;
 mod read;
 mod write;
 

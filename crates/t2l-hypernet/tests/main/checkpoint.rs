@@ -269,3 +269,43 @@ fn a_loaded_hypernetwork_generates_the_same() {
         assert_eq!(values(x.b.clone()), values(y.b));
     }
 }
+
+#[test]
+fn between_two_lie_the_weights_in_between() {
+    let folder = TempDir::new().expect("a folder");
+    let stored = |made: Checkpoint, name: &str| {
+        let path = folder.path().join(name);
+        made.save(&path, Dtype::F32).expect("saved");
+        Checkpoint::load(&path, &device()).expect("loaded")
+    };
+    let mut from = fresh(1);
+    from.manifest.quoted_words = false;
+    let mut to = fresh(2);
+    to.hypernet.widen(3);
+    let (from, to) = (stored(from, "from"), stored(to, "to"));
+    for share in [0.0, 0.25, 1.0] {
+        let made = from.towards(&to, share).expect("of one shape");
+        assert_eq!(made.hypernet.config, to.hypernet.config);
+        assert!(made.manifest.quoted_words);
+        let between = &made.manifest.recipe["between"];
+        assert_eq!((&between["from"], &between["to"]), (&Value::from(from.sha256()), &Value::from(to.sha256())));
+        let mut start = from.hypernet.clone();
+        start.widen(3);
+        for ((name, a), (_, b)) in start.parameters.iter().zip(to.hypernet.parameters.iter()) {
+            let found = values(made.hypernet.parameters.entry(name).expect(name).values.clone());
+            for ((a, b), found) in values(a.values.clone()).into_iter().zip(values(b.values.clone())).zip(found) {
+                let expected = a * (1.0 - share as f32) + b * share as f32;
+                assert!((found - expected).abs() < 1e-6, "{name}: {found} {expected}");
+            }
+        }
+        stored(made, "made");
+    }
+    let refused = |from: &Checkpoint, to: &Checkpoint, share| from.towards(to, share).expect_err("refused").to_string();
+    assert!(refused(&from, &to, 1.5).contains("share = 1.5"));
+    assert!(refused(&from, &to, f64::NAN).contains("share = NaN"));
+    // The other way round there is nothing that the words could go to.
+    assert!(refused(&to, &from, 0.5).contains("config"), "{}", refused(&to, &from, 0.5));
+    let mut other = to.clone();
+    other.manifest.encoder.id = "another".into();
+    assert!(refused(&from, &other, 0.5).contains("another for tiny"));
+}

@@ -217,6 +217,8 @@ pub enum TrainCommand {
     Recon(RunArgs),
     /// Draw the curves of a run
     Plot(PlotArgs),
+    /// Make a checkpoint between that a run started from and that it ended at
+    Between(BetweenArgs),
 }
 
 /// `t2l train sft`, `hyperdecoder`, `multitask`, `recon`
@@ -259,6 +261,26 @@ pub struct PlotArgs {
     /// Also write a TensorBoard event file, into tensorboard/ in the run's folder
     #[arg(long)]
     pub tensorboard: bool,
+}
+
+/// `t2l train between`
+#[derive(Debug, Args)]
+pub struct BetweenArgs {
+    /// Checkpoint that a run started from
+    #[arg(value_name = "FROM")]
+    pub from: PathBuf,
+    /// Checkpoint of that run
+    #[arg(value_name = "TO")]
+    pub to: PathBuf,
+    /// How far from the first to the second, from 0 to 1
+    #[arg(long, default_value = "0.5", value_name = "SHARE", value_parser = |text: &str| number(text, |x| (0.0..=1.0).contains(&x), "must be from 0 to 1"))]
+    pub share: f64,
+    /// New folder for the checkpoint
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Store its weights in f32, not in bf16
+    #[arg(long)]
+    pub f32: bool,
 }
 
 /// Prompt modes to score in.

@@ -10,12 +10,14 @@ use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use t2l::core::device;
+use t2l::hypernet::{Checkpoint, Dtype};
 use t2l::models::Models;
 use t2l::train::{Ended, Event, Ranks, Stop, TrainConfig, Trainer, plot, ranks, tensorboard};
 use t2l::training::{ModelPaths, prepare, train_library};
 
-use super::args::{Global, LoraArgs, PlotArgs, RunArgs, TrainCommand};
+use super::args::{BetweenArgs, Global, LoraArgs, PlotArgs, RunArgs, TrainCommand};
 use super::output::{self, Terminal};
+use super::target;
 
 /// Exit code of a run that a signal stopped.
 const STOPPED: u8 = 130;
@@ -28,7 +30,22 @@ pub fn run(command: &TrainCommand, global: &Global) -> anyhow::Result<ExitCode> 
         TrainCommand::Recon(args) => train(args, Trainer::Recon, global),
         TrainCommand::Lora(args) => library(args, global),
         TrainCommand::Plot(args) => draw(args, global),
+        TrainCommand::Between(args) => between(args, global),
     }
+}
+
+fn between(args: &BetweenArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    target::want_new(&args.output)?;
+    let device = device::parse(&global.device)?;
+    let [from, to] = [&args.from, &args.to].map(|path| Checkpoint::load(path, &device));
+    let made = from?.towards(&to?, args.share)?;
+    let sha256 = made.save(&args.output, if args.f32 { Dtype::F32 } else { Dtype::Bf16 })?;
+    if global.json {
+        output::json(&json!({ "path": std::path::absolute(&args.output)?, "sha256": sha256 }))?;
+    } else {
+        output::line(args.output.display())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn draw(args: &PlotArgs, global: &Global) -> anyhow::Result<ExitCode> {
