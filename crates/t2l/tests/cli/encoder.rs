@@ -86,7 +86,8 @@ fn quoted_words_reach_the_adapter_letter_by_letter() {
         let (config, run) = (folder.path().join(format!("{name}.toml")), folder.path().join(name));
         let settings = format!(
             "[data]\ndir = {data:?}\nsplit = \"train\"\n[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\n[sampling]\n\
-             tasks_per_step = 1\nmax_tokens = 64\n[model]\nencoder = {encoder:?}\n{more}steps = 1\nvalidate_every = 0\n"
+             tasks_per_step = 1\nmax_tokens = 64\n[optimizer]\nwarmup_share = 0.0\n[model]\nencoder = {encoder:?}\n{more}steps = 2\n\
+             validate_every = 0\n"
         );
         std::fs::write(&config, settings).expect("written");
         (t2l(&["train", "sft", words(&config), "-o", words(&run)]), run)
@@ -96,22 +97,30 @@ fn quoted_words_reach_the_adapter_letter_by_letter() {
     let quoted = format!("quoted_words = true\n[run]\nstart_from = {:?}\n", plain.join("last"));
     let (output, _) = train("other", &decoder(folder.path(), "llama"), &quoted);
     assert!(text(&output.stderr).contains("was trained with another encoder"), "{}", text(&output.stderr));
-    let (output, run) = train("quoted", &encoder, &quoted);
+    // Nothing is quoted in these tasks: what was widened learns nothing of it, a fresh one has it from the start.
+    let (output, widened) = train("widened", &encoder, &quoted);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let checkpoint = Checkpoint::load(&run.join("last"), &device::parse("cpu").expect("cpu")).expect("a checkpoint");
-    assert!(checkpoint.manifest.quoted_words);
-    assert_eq!(checkpoint.hypernet.config.embedding, 32 + 576);
+    let (output, run) = train("fresh", &encoder, "quoted_words = true\n[run]\n");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for run in [&widened, &run] {
+        let checkpoint = Checkpoint::load(&run.join("last"), &device::parse("cpu").expect("cpu")).expect("loads");
+        assert!(checkpoint.manifest.quoted_words);
+        assert_eq!(checkpoint.hypernet.config.embedding, 32 + 576);
+    }
     // The encoder knows none of these words, and takes them for one.
-    let adapter = |name: &str, description: &str| {
+    let factors = |name: &str, description: &str| {
         let (last, out) = (run.join("last"), folder.path().join(name));
         let output = t2l(&["generate", description, "--checkpoint", words(&last), "-o", words(&out)]);
         assert!(output.status.success(), "{}", text(&output.stderr));
-        std::fs::read(out.join("adapter_model.safetensors")).expect("an adapter")
+        // Without the header, which holds the description.
+        let file = std::fs::read(out.join("adapter_model.safetensors")).expect("an adapter");
+        let header = u64::from_le_bytes(file[..8].try_into().expect("eight bytes")) as usize;
+        file[8 + header..].to_vec()
     };
-    let large = adapter("large", "Say \"Yes\".");
-    assert_ne!(large, adapter("small", "Say \"yes\"."));
-    assert_eq!(large, adapter("again", "Say “Yes”."));
-    assert_eq!(adapter("bare", "Say Yes."), adapter("bare-small", "Say yes."));
+    let large = factors("large", "Say \"Yes\".");
+    assert!(large != factors("small", "Say \"yes\"."), "quoted in other letters");
+    assert!(large == factors("again", "Say “Yes”."), "quoted with other marks");
+    assert!(factors("bare", "Say Yes.") == factors("bare-small", "Say yes."), "not quoted");
 }
 
 #[test]
