@@ -99,15 +99,18 @@ impl Vocabulary {
         Self(words.into_iter().collect())
     }
 
-    /// So many of them, if there are.
-    fn some(&self, count: usize, rng: &mut ChaCha8Rng) -> Option<Vec<&str>> {
+    /// So many of them, if there are and it is their turn.
+    fn any(&self, count: usize, rng: &mut ChaCha8Rng) -> Option<Vec<&str>> {
+        if !rng.random_bool(ANY) {
+            return None;
+        }
         let chosen: Vec<&str> = self.0.choose_multiple(rng, count).map(String::as_str).collect();
         (chosen.len() == count).then_some(chosen)
     }
 
     /// A word for yes and a word for no.
     pub fn pair(&self, rng: &mut ChaCha8Rng) -> Vec<String> {
-        let any = if rng.random_bool(ANY) { self.some(2, rng) } else { None };
+        let any = self.any(2, rng);
         let said = || PAIRS.choose(rng).map_or_else(|| vec!["yes", "no"], |(yes, no)| vec![*yes, *no]);
         let words = any.unwrap_or_else(said);
         cased(&words, rng)
@@ -120,8 +123,7 @@ impl Vocabulary {
             names.shuffle(rng);
             return Some(names);
         }
-        let any = if rng.random_bool(ANY) { self.some(count, rng) } else { None };
-        let mut names = match any {
+        let mut names = match self.any(count, rng) {
             Some(any) => any,
             None => SERIES.choose(rng)?.get(..count)?.to_vec(),
         };

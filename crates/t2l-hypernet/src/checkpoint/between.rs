@@ -5,7 +5,6 @@ use serde_json::json;
 
 use super::Checkpoint;
 use crate::HypernetError;
-use crate::config::Conditioning;
 
 impl Checkpoint {
     /// A checkpoint whose trained weights lie between this one's (at a share of 0) and another's (at 1) that went on
@@ -23,11 +22,11 @@ impl Checkpoint {
             let value = format!("{} for {}", other.manifest.encoder.id, other.manifest.base_model.id);
             return wrong("encoder and base model", value, "are not those of the other checkpoint");
         }
-        let mut start = self.hypernet.clone();
-        let reads = matches!(start.config.conditioning, Conditioning::Text | Conditioning::Input);
-        if reads && other.manifest.quoted_words && !self.manifest.quoted_words {
-            start.widen(other.hypernet.config.embedding.saturating_sub(start.config.embedding));
+        let mut start = self.clone();
+        if other.manifest.quoted_words {
+            start.read_quoted_words(other.hypernet.config.embedding);
         }
+        let start = start.hypernet;
         if start.config != other.hypernet.config {
             return wrong("config", "of the second checkpoint".into(), "is not that of the first");
         }

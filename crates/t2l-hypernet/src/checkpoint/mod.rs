@@ -10,7 +10,7 @@ mod write;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Hypernet, HypernetConfig};
+use crate::{Conditioning, Hypernet, HypernetConfig};
 
 /// Name of the manifest inside a checkpoint's folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -91,6 +91,17 @@ impl Checkpoint {
     /// SHA-256 of the weights file it was loaded from; empty for one that was never stored.
     pub fn sha256(&self) -> &str {
         &self.manifest.weights_sha256
+    }
+
+    /// Lets a hypernetwork that was told of no quoted words read them behind its embedding, both together `embedding` wide:
+    /// it goes on as though nothing were quoted. One that reads them already, or reads no embeddings, stays as it is.
+    pub fn read_quoted_words(&mut self, embedding: usize) {
+        let config = &self.hypernet.config;
+        if self.manifest.quoted_words || !matches!(config.conditioning, Conditioning::Text | Conditioning::Input) {
+            return;
+        }
+        self.hypernet.widen(embedding.saturating_sub(config.embedding));
+        self.manifest.quoted_words = true;
     }
 }
 

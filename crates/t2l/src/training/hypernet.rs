@@ -19,23 +19,19 @@ pub(super) fn hypernet(
     let Some(path) = &config.run.start_from else {
         return Ok(Hypernet::new(shape, config.hypernet.init, config.run.seed, device)?);
     };
-    let Checkpoint { manifest, mut hypernet } = Checkpoint::load(path, device)?;
-    let (trained, given) = (&manifest.encoder.sha256, &models.encoder_ref.sha256);
+    let mut start = Checkpoint::load(path, device)?;
+    let (trained, given) = (&start.manifest.encoder.sha256, &models.encoder_ref.sha256);
     if trained.is_some() && given.is_some() && trained != given {
-        let id = &manifest.encoder.id;
+        let id = &start.manifest.encoder.id;
         return Err(Error::Invalid(format!("{}: was trained with another encoder, {id}", path.display())));
     }
-    if config.model.quoted_words && !manifest.quoted_words && reads_embeddings(&hypernet.config) {
-        hypernet.widen(shape.embedding.saturating_sub(hypernet.config.embedding));
+    if config.model.quoted_words {
+        start.read_quoted_words(shape.embedding);
     }
-    if hypernet.config != shape {
+    if start.hypernet.config != shape {
         return Err(Error::Invalid(format!("{}: is a hypernetwork of another shape", path.display())));
     }
-    Ok(hypernet)
-}
-
-fn reads_embeddings(shape: &HypernetConfig) -> bool {
-    matches!(shape.conditioning, Conditioning::Text | Conditioning::Input)
+    Ok(start.hypernet)
 }
 
 /// The shape of a hypernetwork for text embeddings of this width.
