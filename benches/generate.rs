@@ -29,6 +29,7 @@ fn config(arch: Arch) -> HypernetConfig {
         head_in: HEAD_IN,
         head_bias: true,
         offset: Offset::None,
+        copying: None,
         learnable_positions: false,
         target: Target::Sft,
         dropout: 0.05,

@@ -37,6 +37,11 @@ impl Parameters {
         self.0.insert(name.into(), Parameter { shape, values: tensor.reshape([count]) });
     }
 
+    /// Adds or replaces a tensor by another's entry.
+    pub fn insert_like(&mut self, name: impl Into<String>, parameter: &Parameter) {
+        self.0.insert(name.into(), parameter.clone());
+    }
+
     /// A tensor in its own shape.
     ///
     /// # Panics

@@ -111,6 +111,12 @@ impl Corpus {
         self.tasks.iter().flat_map(|task| task.examples.iter().flatten().map(|example| (task.name.as_str(), example)))
     }
 
+    /// The first example of each of at most `most` tasks, spread evenly over all of them, without the task's instruction.
+    pub fn first_examples(&self, most: usize) -> Vec<&TokenizedExample> {
+        let every = self.tasks.len().div_ceil(most.max(1)).max(1);
+        self.tasks.iter().step_by(every).filter_map(|task| task.examples[slot(PromptMode::Input)].first()).collect()
+    }
+
     /// A drawn example.
     pub fn example(&self, draw: &Draw) -> &TokenizedExample {
         &self.tasks[draw.task].examples[slot(draw.mode)][draw.example]

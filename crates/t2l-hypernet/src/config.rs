@@ -96,6 +96,20 @@ pub enum Offset {
     Trainable,
 }
 
+/// A rank of `v_proj` that is given to the words that a description quotes, in the last layers: see
+/// [`copying`](crate::Hypernet::copy_words).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copying {
+    /// How many of the last layers.
+    pub layers: usize,
+    /// Width of the vector of the quoted words, with which a task embedding ends.
+    pub words: usize,
+}
+
+/// The module whose last rank copies.
+pub(crate) const COPYING_MODULE: &str = "v_proj";
+
 /// The shape of a hypernetwork: everything that decides which tensors it has and what it computes with them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +145,9 @@ pub struct HypernetConfig {
     /// What the output means.
     #[serde(default)]
     pub target: Target,
+    /// Copying of quoted words, where there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copying: Option<Copying>,
     /// Dropout in training.
     pub dropout: f64,
 }
@@ -171,6 +188,7 @@ impl HypernetConfig {
             offset: Offset::Trainable,
             learnable_positions: false,
             target: Target::Sft,
+            copying: None,
             dropout: 0.05,
         }
     }
@@ -278,11 +296,34 @@ impl HypernetConfig {
         if self.arch.by_rank() && !self.learnable_positions && !self.width().is_multiple_of(2) {
             return invalid("latent", self.latent.to_string(), "makes an odd trunk, whose ranks cannot be rotated");
         }
+        self.check_copying()?;
         let total = self.values();
         if total > MOST_VALUES {
             return invalid("parameters", total.to_string(), "are more than any hypernetwork has");
         }
         Ok(())
+    }
+
+    fn check_copying(&self) -> Result<(), HypernetError> {
+        let Some(copying) = self.copying else { return Ok(()) };
+        within("copying.layers", copying.layers, 1, self.layout.layers)?;
+        within("copying.words", copying.words, 1, self.embedding)?;
+        let invalid = |reason| Err(HypernetError::Config { key: "copying", value: format!("{copying:?}"), reason });
+        if !matches!(self.conditioning, Conditioning::Text | Conditioning::Input) {
+            return invalid("is for hypernetworks that read texts");
+        }
+        if self.target != Target::Sft {
+            return invalid("is for hypernetworks that are trained through the language model");
+        }
+        if self.copying_module().is_none() {
+            return invalid("needs v_proj among the target modules");
+        }
+        Ok(())
+    }
+
+    /// Place of the module that copies, in the layout.
+    pub(crate) fn copying_module(&self) -> Option<usize> {
+        self.layout.modules.iter().position(|m| m.name == COPYING_MODULE)
     }
 
     /// Values of all tensors together, and at least those of one adapter. Sizes are checked one by one already.

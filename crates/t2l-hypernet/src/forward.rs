@@ -54,7 +54,7 @@ impl Hypernet {
         }
         let mut net = Net { config, parameters, buffers: &self.buffers, dropout, place: 0, code_use: None };
         let device = parameters.iter().next().map_or_else(|| tasks.device(), |(_, p)| p.values.device());
-        let (encoded, aux_loss) = net.encode(tasks);
+        let (encoded, aux_loss) = net.encode(tasks.clone());
         let made = if unconditional { 1 } else { n };
         let rows = net.rows(encoded.clone(), made, &device);
         let mixed = net.mixer(rows.clone());
@@ -63,6 +63,9 @@ impl Hypernet {
         let mut modules = net.factors(u, made);
         if config.target == Target::Sft {
             net.add_offsets(&mut modules);
+        }
+        if let (Some(copying), Some(encoded)) = (config.copying, &encoded) {
+            net.copy_words(copying, &mut modules, tasks, encoded.clone());
         }
         if made < n {
             modules = modules.into_iter().map(|m| repeat(m, n)).collect();

@@ -124,7 +124,7 @@ fn initial_values(
         Role::Weight => uniform(spec.shape[1]),
         Role::Bias(input) => uniform(input),
         Role::NormWeight => vec![1.0; count],
-        Role::NormBias | Role::Count | Role::Mean | Role::OffsetB => vec![0.0; count],
+        Role::NormBias | Role::Zero | Role::Count | Role::Mean | Role::OffsetB => vec![0.0; count],
         Role::Deviation => vec![1.0; count],
         Role::Embedding => (0..count).map(|_| normal(rng)).collect(),
         Role::HeadWeight if init == Init::Reconstruction => uniform(config.head_in),

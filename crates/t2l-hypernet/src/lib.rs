@@ -26,6 +26,7 @@
 
 mod checkpoint;
 mod config;
+mod copying;
 mod encode;
 mod error;
 mod forward;
@@ -36,7 +37,8 @@ mod init;
 mod tensors;
 
 pub use checkpoint::{Checkpoint, Dtype, MANIFEST, Manifest, ModelRef, Rendering, VERSION, WEIGHTS};
-pub use config::{Arch, Conditioning, HypernetConfig, Offset, ParameterCounts, Target, TaskEncoder};
+pub use config::{Arch, Conditioning, Copying, HypernetConfig, Offset, ParameterCounts, Target, TaskEncoder};
+pub use copying::CopyingStart;
 pub use encode::CodeUse;
 pub use error::HypernetError;
 pub use forward::{DropoutSeed, HypernetOutput};

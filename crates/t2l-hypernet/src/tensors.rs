@@ -23,6 +23,8 @@ pub(crate) enum Role {
     OffsetA(usize),
     /// Offsets of B.
     OffsetB,
+    /// Starts at zero: what the base model gives, and what depends on the task.
+    Zero,
     /// Statistics of VQ, not trained by gradient: counts start at zero.
     Count,
     /// Mean of reconstruction targets.
@@ -82,6 +84,13 @@ pub(crate) fn specs(config: &HypernetConfig) -> Vec<Spec> {
                 list.push(format!("std_recon_target.{x}.{}", m.name), &shape, Role::Deviation, false);
             }
         }
+    }
+    if let (Some(copying), Some(module)) = (config.copying, config.copying_module()) {
+        let m = &config.layout.modules[module];
+        list.add("copying.A".into(), &[copying.layers, m.in_features], Role::Zero);
+        list.add("copying.gate.weight".into(), &[copying.layers, config.task_width()], Role::Zero);
+        list.add("copying.gate.bias".into(), &[copying.layers], Role::Zero);
+        list.push("copying.words_to_B".into(), &[copying.layers, m.out_features, copying.words], Role::Zero, false);
     }
     if config.arch.shares_head() {
         list.norm("out_emb_norm", d);

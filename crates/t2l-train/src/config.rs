@@ -153,6 +153,9 @@ pub struct HypernetSettings {
     /// Whether that adapter stays as it is (`"frozen"`) or is trained along (`"trainable"`). Default `"frozen"`
     /// (published).
     pub offset: t2l_hypernet::Offset,
+    /// In how many of the last layers one rank of `v_proj` is given to copying what the description quotes; 0 is none.
+    /// Default 0 (not in the published recipe).
+    pub copying_layers: usize,
     /// Dropout inside the trunk. Default 0.05 (published).
     pub dropout: f64,
 }
@@ -172,6 +175,7 @@ impl Default for HypernetSettings {
             init: t2l_hypernet::Init::Ours,
             multitask: None,
             offset: t2l_hypernet::Offset::Frozen,
+            copying_layers: 0,
             dropout: 0.05,
         }
     }

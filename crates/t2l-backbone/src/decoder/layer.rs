@@ -154,6 +154,19 @@ impl Layer {
         })
     }
 
+    /// What attention reads of the stream.
+    pub(super) fn attention_input(&self, config: &DecoderConfig, stream: Tensor<3>) -> Tensor<3> {
+        ops::rms_norm(stream, &self.input_norm, config.norm_eps)
+    }
+
+    /// The weight of attention's output projection, in the type it is held in; `None` once it is packed.
+    pub(super) fn output_weight(&self) -> Option<&Tensor<2>> {
+        match &self.output.weight {
+            Weight::Held(weight) => Some(weight),
+            Weight::Packed(_) => None,
+        }
+    }
+
     /// Whether the products are in bf16.
     pub(super) fn is_packed(&self) -> bool {
         matches!(self.qkv.weight, Weight::Packed(_))
@@ -186,7 +199,7 @@ impl Layer {
         adapters: &AdapterBatch,
     ) -> Tensor<3> {
         let worn = Worn { adapters, layer };
-        let x = ops::rms_norm(stream.clone(), &self.input_norm, config.norm_eps);
+        let x = self.attention_input(config, stream.clone());
         let mut attended = self.attend(config, layer, x, starts, rotations, cache, &worn);
         if let Some(norm) = &self.attention_norm {
             attended = ops::rms_norm(attended, norm, config.norm_eps);

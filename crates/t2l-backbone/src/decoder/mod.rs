@@ -225,6 +225,22 @@ impl Decoder {
         Ok(states)
     }
 
+    /// What every layer's attention projects to queries, keys and values, without adapters: `[batch, tokens, hidden]` each.
+    ///
+    /// # Errors
+    /// Starts for another number of rows.
+    pub fn attention_inputs(&self, embeddings: Tensor<3>, starts: &[usize]) -> Result<Vec<Tensor<3>>, BackboneError> {
+        let streams = self.hidden_states(embeddings, starts, &AdapterBatch::none(starts.len()))?;
+        let inputs = self.layers.iter().zip(streams);
+        Ok(inputs.map(|(layer, stream)| layer.attention_input(&self.config, stream)).collect())
+    }
+
+    /// The weight of a layer's output projection, `o_proj`, in f32: `[hidden, heads · head size]`. `None` where there is no
+    /// such layer, or its weights are packed for training.
+    pub fn output_weight(&self, layer: usize) -> Option<Tensor<2>> {
+        Some(self.layers.get(layer)?.output_weight()?.clone().cast(DType::F32))
+    }
+
     /// Logits of hidden states: `[batch, tokens, vocabulary]`.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let logits = ops::linear(hidden, self.lm_head());

@@ -9,7 +9,8 @@ use crate::HypernetError;
 impl Checkpoint {
     /// A checkpoint whose trained weights lie between this one's (at a share of 0) and another's (at 1) that went on
     /// from it: often better on tasks of other kinds than either (Wortsman et al., Robust fine-tuning of zero-shot
-    /// models, 2022). One that was told of no quoted words may be the start of one that was.
+    /// models, 2022). One that was told of no quoted words, or copies
+    /// none, may be the start of one that is, or does.
     ///
     /// # Errors
     /// Hypernetworks of different shapes, or of different encoders or base models; a share outside [0, 1].
@@ -26,7 +27,10 @@ impl Checkpoint {
         if other.manifest.quoted_words {
             start.read_quoted_words(other.hypernet.config.embedding);
         }
-        let start = start.hypernet;
+        let mut start = start.hypernet;
+        if other.hypernet.config.copying.is_some() && start.config.copying.is_none() {
+            start.copy_words_as(&other.hypernet);
+        }
         if start.config != other.hypernet.config {
             return wrong("config", "of the second checkpoint".into(), "is not that of the first");
         }

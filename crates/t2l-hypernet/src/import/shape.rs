@@ -46,6 +46,7 @@ pub(super) fn config(
         latent: args.hypernet_latent_size,
         head_in: columns(archive, "mlp3.4.bias").unwrap_or(0),
         head_bias: archive.names().any(|name| name.starts_with("heads.") && name.ends_with(".bias")),
+        copying: None,
         learnable_positions: args.learnable_pos_emb && args.autoreg_gen,
         target,
         dropout: 0.05,

@@ -1,6 +1,7 @@
 //! Tests of the hypernetwork from outside: against reference cases, properties of any shape, checkpoints.
 
 mod checkpoint;
+mod copying;
 mod gradients;
 mod import;
 mod properties;

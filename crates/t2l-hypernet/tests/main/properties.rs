@@ -57,6 +57,7 @@ fn any_config() -> impl Strategy<Value = HypernetConfig> {
                 head_in,
                 head_bias: switches.0,
                 offset,
+                copying: None,
                 learnable_positions: switches.1 || odd,
                 target,
                 dropout: 0.05,

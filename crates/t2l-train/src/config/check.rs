@@ -23,6 +23,7 @@ impl TrainConfig {
         share("sampling.extra_share", self.sampling.extra_share, true)?;
         self.check_extra()?;
         self.check_quoted_words()?;
+        self.check_copying()?;
         share("loss.label_smoothing", self.loss.label_smoothing, true)?;
         share("loss.lora_dropout", self.loss.lora_dropout, true)?;
         share("hypernet.dropout", self.hypernet.dropout, true)?;
@@ -113,6 +114,22 @@ impl TrainConfig {
             | (true, Trainer::Sft | Trainer::Recon, Conditioning::Text)
             | (true, Trainer::Hyperdecoder, _) => Ok(()),
             _ => wrong("model.quoted_words", true, "is for hypernetworks that read descriptions or inputs"),
+        }
+    }
+
+    /// What is copied has been read, and goes into values.
+    fn check_copying(&self) -> Result<(), TrainError> {
+        let layers = self.hypernet.copying_layers;
+        let values = self.hypernet.target_modules.iter().any(|m| m == "v_proj");
+        match (layers, self.trainer) {
+            (0, _) => Ok(()),
+            (_, Trainer::Sft | Trainer::Hyperdecoder) if self.model.quoted_words && values => Ok(()),
+            (_, Trainer::Sft | Trainer::Hyperdecoder) => wrong(
+                "hypernet.copying_layers",
+                layers,
+                "needs model.quoted_words, and v_proj among hypernet.target_modules",
+            ),
+            _ => wrong("hypernet.copying_layers", layers, "is for `sft` and `hyperdecoder`"),
         }
     }
 
@@ -245,6 +262,19 @@ mod tests {
         }
         let by_index = format!("{quoted}[hypernet]\nconditioning = \"one-hot\"");
         assert!(refusal(&by_index, Trainer::Sft).is_some_and(|e| e.contains("quoted_words = true")));
+    }
+
+    #[test]
+    fn copying_wants_quoted_words_and_values() {
+        let copying = |more: &str| format!("{more}[hypernet]\ncopying_layers = 4\n");
+        let quoted = copying("[model]\nquoted_words = true\n");
+        assert_eq!(refusal(&quoted, Trainer::Sft), None);
+        assert_eq!(refusal(&quoted, Trainer::Hyperdecoder), None);
+        let refused = |toml: &str, trainer| refusal(toml, trainer).is_some_and(|e| e.contains("copying_layers = 4"));
+        assert!(refused(&quoted, Trainer::Recon));
+        assert!(refused(&copying(""), Trainer::Multitask));
+        assert!(refused(&copying(""), Trainer::Sft));
+        assert!(refused(&format!("{quoted}target_modules = [\"q_proj\"]\n"), Trainer::Sft));
     }
 
     #[test]

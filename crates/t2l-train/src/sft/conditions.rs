@@ -46,15 +46,20 @@ impl Conditions {
     }
 }
 
-/// Task embeddings with noise of a standard deviation, the same in every process: `[rows, e]`.
-pub(super) fn with_noise(embeddings: Tensor<2>, deviation: f64, seed: StepSeed) -> Tensor<2> {
+/// Task embeddings with noise of a standard deviation, the same in every process: `[rows, e]`. The last `exact` values of
+/// each have none.
+pub(super) fn with_noise(embeddings: Tensor<2>, exact: usize, deviation: f64, seed: StepSeed) -> Tensor<2> {
     if deviation == 0.0 {
         return embeddings;
     }
     // Uniform values in ±b deviate by b/√3.
-    let noise = Noise::of(seed, Purpose::Description).uniform(deviation * 3f64.sqrt(), embeddings.dims());
-    let device = embeddings.device();
-    embeddings + Tensor::from_data(noise, &device)
+    let ([rows, width], device) = (embeddings.dims(), embeddings.device());
+    let noise = Noise::of(seed, Purpose::Description).uniform(deviation * 3f64.sqrt(), [rows, width - exact]);
+    let noise: Tensor<2> = Tensor::from_data(noise, &device);
+    if exact == 0 {
+        return embeddings + noise;
+    }
+    embeddings + Tensor::cat(vec![noise, Tensor::zeros([rows, exact], &device)], 1)
 }
 
 /// The embeddings of (task, description) pairs, a row each. `descriptions`: per task `[descriptions, e]`.
@@ -74,13 +79,15 @@ mod tests {
         let zeros = Tensor::<2>::zeros([40, 50], &Device::default());
         let seed = StepSeed { seed: 1, step: 2, micro: 0 };
         let values =
-            |deviation, seed| with_noise(zeros.clone(), deviation, seed).to_data().iter::<f32>().collect::<Vec<_>>();
+            |deviation, seed| with_noise(zeros.clone(), 0, deviation, seed).to_data().iter::<f32>().collect::<Vec<_>>();
         let drawn = values(0.5, seed);
         let deviation = (drawn.iter().map(|x| x * x).sum::<f32>() / drawn.len() as f32).sqrt();
         assert!((deviation - 0.5).abs() < 0.02, "{deviation}");
         assert_eq!(drawn, values(0.5, seed));
         assert_ne!(drawn, values(0.5, StepSeed { step: 3, ..seed }));
         assert!(values(0.0, seed).iter().all(|x| *x == 0.0));
+        let half = with_noise(zeros.clone(), 25, 0.5, seed).to_data().iter::<f32>().collect::<Vec<_>>();
+        assert!(half.chunks(50).all(|row| row[..25].iter().all(|x| *x != 0.0) && row[25..].iter().all(|x| *x == 0.0)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod contrast;
+mod copying;
 mod offsets;
 mod step;
 mod trainee;
@@ -9,6 +10,7 @@ mod trainee;
 pub(crate) use conditions::drawn_descriptions;
 pub use conditions::{Conditions, Turns};
 pub use contrast::Contrast;
+pub use copying::set_copying;
 pub use offsets::set_offsets;
 pub use step::{StepOutput, sft_step};
 pub use trainee::Sft;

@@ -1,14 +1,15 @@
 //! Every option of `sft` does what it says, on a small random model: each test fails where its option is ignored.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::json;
 use t2l_backbone::decoder::DecoderConfig;
 use t2l_backbone::{Decoder, Products};
-use t2l_core::{AdapterGenerator, LoraFactors, LoraScaling};
+use t2l_core::{AdapterBatch, AdapterGenerator, LoraFactors, LoraScaling};
 use t2l_data::{TokenizedExample, TrainBatch};
 use t2l_hypernet::{Arch, Conditioning, Hypernet, HypernetConfig, Init, Offset, TaskEncoder};
 use t2l_train::{
-    LossConfig, Optimizer, OptimizerConfig, PlainLora, StepSeed, Weighting, global_norm, set_offsets, sft_step,
+    LossConfig, Optimizer, OptimizerConfig, PlainLora, StepSeed, Weighting, global_norm, set_copying, set_offsets,
+    sft_step,
 };
 
 const TASKS: usize = 3;
@@ -241,4 +242,57 @@ fn an_adapter_of_another_shape_goes_under_nothing() {
     let lora = multitask(&shape);
     let mut without = far_from_start(HypernetConfig { offset: Offset::None, ..shape });
     assert!(set_offsets(&mut without, &lora).is_err());
+}
+
+/// What a hypernetwork that copies in the last layer adds to all logits for each of these tokens as the quoted word, at
+/// every position of a row: `[tokens, positions, vocabulary]`.
+fn copied(decoder: &Decoder, tokens: &[usize]) -> Vec<Vec<Vec<f32>>> {
+    let device = Device::flex();
+    let shape = HypernetConfig { embedding: 16, ..config(decoder, Arch::L) };
+    let mut hypernet = Hypernet::new(shape, Init::Ours, 3, &device).expect("a hypernetwork");
+    let example = TokenizedExample { prompt: vec![3, 9, 17, 25], response: vec![30, 38] };
+    set_copying(&mut hypernet, decoder, &[&example], 1).expect("copies");
+    let batch = TrainBatch::new(&[&example], 1, 0);
+    let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(batch.ids, [1, batch.width]), &device);
+    let table = decoder.lm_head().clone();
+    let logits = |words: Tensor<2>| {
+        let factors = hypernet.generate(words).expect("an adapter");
+        let worn = AdapterBatch::from_factors(&factors);
+        let hidden = decoder.hidden(decoder.embed(ids.clone()), &[0], None, &worn).expect("runs");
+        decoder.logits(hidden)
+    };
+    let silent = logits(Tensor::zeros([1, 16], &device));
+    let added = |&token: &usize| {
+        let word = table.clone().narrow(0, token, 1) - table.clone().mean_dim(0);
+        let length: f32 = word.clone().powi_scalar(2).sum().sqrt().into_scalar();
+        let change = logits(word.mul_scalar(4.0 / length)) - silent.clone();
+        let values: Vec<f32> = change.to_data().iter().collect();
+        values.chunks(40).map(<[f32]>::to_vec).collect()
+    };
+    tokens.iter().map(added).collect()
+}
+
+#[test]
+fn copied_words_become_likelier_from_the_start() {
+    let tokens = [1, 5, 12, 21, 33];
+    for (token, positions) in tokens.iter().zip(copied(&decoder(), &tokens)) {
+        for (at, added) in positions.iter().enumerate() {
+            let more = added.iter().filter(|x| **x > added[*token]).count();
+            assert!(added[*token] > 0.0 && more <= 3, "token {token} at {at}: {more} of 40 gain more, {added:?}");
+        }
+    }
+}
+
+#[test]
+fn copying_wants_layers_that_are_there_and_weights_that_can_be_read() {
+    let decoder = decoder();
+    let example = TokenizedExample { prompt: vec![3, 9], response: vec![30] };
+    let refused = |decoder: &Decoder, examples: &[&TokenizedExample], layers| {
+        let shape = HypernetConfig { embedding: 16, ..config(decoder, Arch::L) };
+        let mut hypernet = Hypernet::new(shape, Init::Ours, 3, &Device::flex()).expect("a hypernetwork");
+        set_copying(&mut hypernet, decoder, examples, layers).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    assert!(refused(&decoder, &[&example], 3).contains("more than the base model has"));
+    assert!(refused(&decoder, &[], 1).contains("no example"));
+    assert_eq!(refused(&decoder, &[&example], 2), "");
 }

@@ -28,7 +28,9 @@ pub(super) fn hypernet(
     if config.model.quoted_words {
         start.read_quoted_words(shape.embedding);
     }
-    if start.hypernet.config != shape {
+    let copying = start.hypernet.config.copying;
+    let as_many = copying.is_none_or(|copying| copying.layers == config.hypernet.copying_layers);
+    if !as_many || start.hypernet.config != (HypernetConfig { copying, ..shape }) {
         return Err(Error::Invalid(format!("{}: is a hypernetwork of another shape", path.display())));
     }
     Ok(start.hypernet)
@@ -60,6 +62,7 @@ pub(super) fn shape(config: &TrainConfig, ground: &Ground, width: usize) -> Resu
         offset,
         learnable_positions: false,
         target: Target::Sft,
+        copying: None,
         dropout: settings.dropout,
     })
 }

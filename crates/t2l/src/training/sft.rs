@@ -4,7 +4,7 @@ use std::path::Path;
 
 use t2l_adapter::peft;
 use t2l_data::Corpus;
-use t2l_train::{Conditions, PlainLora, Sft, Share, TrainConfig, Validator, set_offsets};
+use t2l_train::{Conditions, PlainLora, Sft, Share, TrainConfig, Validator, set_copying, set_offsets};
 
 use super::ModelPaths;
 use super::ground::{Ground, manifest, scaling};
@@ -43,6 +43,10 @@ pub(super) fn assemble(
         let adapter = ground.trained_form(peft::load(path, &ground.device)?)?;
         let adapter = PlainLora::from_adapter(&adapter, &hypernet.config.layout, scaling(config), &name)?;
         set_offsets(&mut hypernet, &adapter)?;
+    }
+    let layers = config.hypernet.copying_layers;
+    if layers > 0 && hypernet.config.copying.is_none() {
+        set_copying(&mut hypernet, &ground.backbone.decoder, &corpus.first_examples(96), layers)?;
     }
     Ok(Sft {
         decoder: ground.decoder(config),

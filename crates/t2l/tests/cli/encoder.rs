@@ -1,11 +1,15 @@
 //! A decoder as the text encoder, from training to generation; weights that are not the checkpoint's are refused.
 
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use serde_json::json;
+use t2l::adapter::peft;
 use t2l::core::{AdapterLayout, LoraScaling, TargetModule, device};
 use t2l::encoder::weights_sha256;
-use t2l::hypernet::{Arch, Checkpoint, Dtype, Hypernet, HypernetConfig, Init, Manifest, ModelRef, Rendering, VERSION};
+use t2l::hypernet::{
+    Arch, Checkpoint, Copying, Dtype, Hypernet, HypernetConfig, Init, Manifest, ModelRef, Rendering, VERSION,
+};
 
 use super::{models_here, t2l, text, tiny_tasks};
 
@@ -74,6 +78,69 @@ fn a_decoder_encodes_and_another_is_refused() {
     assert!(done && written, "{message}");
 }
 
+/// Two steps of a small hypernetwork on tiny tasks, with further settings of `[hypernet]`, and of `[model]` and then `[run]`.
+fn train(folder: &Path, name: &str, encoder: &Path, hypernet: &str, more: &str) -> (Output, PathBuf) {
+    let data = std::fs::canonicalize(tiny_tasks()).expect("fixtures");
+    let (config, run) = (folder.join(format!("{name}.toml")), folder.join(name));
+    let settings = format!(
+        "[data]\ndir = {data:?}\nsplit = \"train\"\n[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\n{hypernet}[sampling]\n\
+         tasks_per_step = 1\nmax_tokens = 64\n[optimizer]\nwarmup_share = 0.0\n[model]\nencoder = {encoder:?}\n{more}steps = 2\n\
+         validate_every = 0\n"
+    );
+    std::fs::write(&config, settings).expect("written");
+    (t2l(&["train", "sft", words(&config), "-o", words(&run)]), run)
+}
+
+#[test]
+fn what_is_quoted_is_copied_where_that_is_asked_for() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let encoder = decoder(folder.path(), "qwen2");
+    let (output, plain) = train(folder.path(), "plain", &encoder, "", "[run]\n");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let from = |run: &Path| format!("quoted_words = true\n[run]\nstart_from = {:?}\n", run.join("last"));
+    let (output, copying) = train(folder.path(), "copying", &encoder, "copying_layers = 4\n", &from(&plain));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let load = |run: &Path| Checkpoint::load(&run.join("last"), &device::parse("cpu").expect("cpu")).expect("loads");
+    assert_eq!(load(&copying).hypernet.config.copying, Some(Copying { layers: 4, words: 576 }));
+    // Stopped after a step and gone on with, it ends in the same bytes.
+    let (config, again) = (folder.path().join("copying.toml"), folder.path().join("again"));
+    for more in [&["--max-steps", "1"][..], &[]] {
+        let output = t2l(&[&["train", "sft", words(&config), "-o", words(&again)], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let weights = |run: &Path| std::fs::read(run.join("last/hypernet.safetensors")).expect("weights");
+    assert!(weights(&again) == weights(&copying));
+    // One that copies already goes on so, and only so.
+    let (output, _) = train(folder.path(), "further", &encoder, "copying_layers = 4\n", &from(&copying));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for (name, layers) in [("none", ""), ("fewer", "copying_layers = 3\n")] {
+        let (output, _) = train(folder.path(), name, &encoder, layers, &from(&copying));
+        assert!(text(&output.stderr).contains("is a hypernetwork of another shape"), "{}", text(&output.stderr));
+    }
+    let (output, _) = train(folder.path(), "many", &encoder, "copying_layers = 31\n", &from(&plain));
+    assert!(text(&output.stderr).contains("is more than the base model has"), "{}", text(&output.stderr));
+    let between = folder.path().join("between");
+    let ends = [plain.join("last"), copying.join("last")];
+    let output = t2l(&["train", "between", words(&ends[0]), words(&ends[1]), "-o", words(&between)]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // What is copied is what is quoted: one value in each of the last layers' columns, and nothing without quotation marks.
+    let copied = |name: &str, description: &str| -> Vec<f32> {
+        let out = folder.path().join(name);
+        let output = t2l(&["generate", description, "--checkpoint", words(&between), "-o", words(&out)]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let adapter = peft::load(&out, &device::parse("cpu").expect("cpu")).expect("an adapter");
+        let last = |layer| adapter.get(layer, "v_proj").expect("a place").b.clone().narrow(1, 7, 1);
+        (26..30).flat_map(|layer| last(layer).into_data().iter::<f32>().collect::<Vec<_>>()).collect()
+    };
+    let yes = copied("yes", "Say \"Yes\".");
+    assert!(yes.iter().filter(|x| **x != 0.0).count() > 700, "{yes:?}");
+    assert!(yes != copied("no", "Say \"No\"."));
+    assert!(copied("bare", "Say Yes.").iter().all(|x| *x == 0.0));
+}
+
 #[test]
 fn quoted_words_reach_the_adapter_letter_by_letter() {
     if !models_here() {
@@ -81,17 +148,7 @@ fn quoted_words_reach_the_adapter_letter_by_letter() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let encoder = decoder(folder.path(), "qwen2");
-    let data = std::fs::canonicalize(tiny_tasks()).expect("fixtures");
-    let train = |name: &str, encoder: &Path, more: &str| {
-        let (config, run) = (folder.path().join(format!("{name}.toml")), folder.path().join(name));
-        let settings = format!(
-            "[data]\ndir = {data:?}\nsplit = \"train\"\n[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\n[sampling]\n\
-             tasks_per_step = 1\nmax_tokens = 64\n[optimizer]\nwarmup_share = 0.0\n[model]\nencoder = {encoder:?}\n{more}steps = 2\n\
-             validate_every = 0\n"
-        );
-        std::fs::write(&config, settings).expect("written");
-        (t2l(&["train", "sft", words(&config), "-o", words(&run)]), run)
-    };
+    let train = |name: &str, encoder: &Path, more: &str| train(folder.path(), name, encoder, "", more);
     let (output, plain) = train("plain", &encoder, "[run]\n");
     assert!(output.status.success(), "{}", text(&output.stderr));
     let quoted = format!("quoted_words = true\n[run]\nstart_from = {:?}\n", plain.join("last"));

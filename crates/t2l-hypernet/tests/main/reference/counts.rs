@@ -68,6 +68,7 @@ fn check(case: &Value, layers: usize, widths: Widths) {
         head_bias: case["head_bias"] == true,
         // The published state dict always holds offsets and both statistics.
         offset: Offset::Frozen,
+        copying: None,
         learnable_positions: false,
         target: Target::ZScored,
         dropout: 0.05,

@@ -53,6 +53,7 @@ fn check(case: &Path, facts: &Value, arch: &str, stored: &Tensors) {
         head_in: size(facts, "head_in"),
         head_bias: true,
         offset: Offset::None,
+        copying: None,
         learnable_positions: false,
         target: Target::Sft,
         dropout: 0.05,

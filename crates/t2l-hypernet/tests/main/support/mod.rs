@@ -69,6 +69,7 @@ pub fn reference_config(config: &Value, state: &Tensors, widths: impl Fn(&str) -
         head_in: size(config, "head_in_size"),
         head_bias: state.keys().any(|name| name.starts_with("heads.") && name.ends_with(".bias")),
         offset: if state.keys().any(|name| name.starts_with("AB_offset.")) { Offset::Frozen } else { Offset::None },
+        copying: None,
         learnable_positions: yes("learnable_pos_emb"),
         target: match (config["training_task"] == "recon", yes("factorized"), yes("pred_z_score")) {
             (false, ..) => Target::Sft,
@@ -126,6 +127,7 @@ pub fn small(arch: Arch) -> HypernetConfig {
         head_in: 10,
         head_bias: true,
         offset: Offset::None,
+        copying: None,
         learnable_positions: false,
         target: Target::Sft,
         dropout: 0.05,
