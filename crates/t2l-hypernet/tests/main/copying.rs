@@ -2,9 +2,11 @@
 
 use burn::tensor::Tensor;
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use t2l_core::{AdapterGenerator, LoraFactors};
 use t2l_hypernet::{
-    Arch, Checkpoint, Conditioning, Copying, CopyingStart, Dtype, Hypernet, HypernetConfig, Init, Target, TaskEncoder,
+    Arch, Checkpoint, Conditioning, Copying, CopyingStart, Dtype, Hypernet, HypernetConfig, Init, MANIFEST, Target,
+    TaskEncoder, WEIGHTS,
 };
 
 use crate::checkpoint::checkpoint;
@@ -95,7 +97,7 @@ proptest! {
 fn a_gate_depends_on_the_task_and_nothing_quoted_copies_nothing() {
     let mut hypernet = copying(small(Arch::L), 2);
     let width = hypernet.config.task_width();
-    let weight = embeddings(2, width, 6);
+    let weight = embeddings(2, width, 6) * Tensor::from_data([[1.0], [-0.5]], &device());
     hypernet.parameters.insert("copying.gate.weight", weight.clone());
     let told = embeddings(2, 5, 9);
     let output = hypernet.forward(&hypernet.parameters, told.clone(), None).expect("fits");
@@ -139,6 +141,34 @@ fn it_comes_back_from_a_checkpoint_and_goes_between_two() {
     assert_eq!(map(&between), map(&to.hypernet));
     let refused = to.towards(&from, 0.5).expect_err("the other way round");
     assert!(refused.to_string().contains("config"), "{refused}");
+}
+
+#[test]
+fn a_manifest_that_copies_what_is_not_there_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("c");
+    checkpoint(copying(small(Arch::L), 2)).save(&path, Dtype::F32).expect("saved");
+    let manifest = std::fs::read(path.join(MANIFEST)).expect("a manifest");
+    let weights = std::fs::read(path.join(WEIGHTS)).expect("weights");
+    let refused = |copying: Value| {
+        let mut manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+        manifest["config"]["copying"] = copying;
+        let manifest = serde_json::to_vec(&manifest).expect("JSON");
+        Checkpoint::from_bytes(&manifest, &weights, &device()).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    assert_eq!(refused(json!({"layers": 2, "words": 3})), "");
+    for (copying, expected) in [
+        (json!({"layers": 4, "words": 3}), "copying.layers = 4"),
+        (json!({"layers": 0, "words": 3}), "copying.layers = 0"),
+        (json!({"layers": 2, "words": 6}), "copying.words = 6"),
+        (json!({"layers": usize::MAX, "words": usize::MAX}), "copying.layers"),
+        (json!({"layers": 2, "words": 3, "from": 1}), "unknown field"),
+        (json!({"layers": 3, "words": 3}), "copying."),
+        (json!(null), "copying."),
+    ] {
+        let message = refused(copying.clone());
+        assert!(message.contains(expected), "{copying}: {message}");
+    }
 }
 
 #[test]
