@@ -6,7 +6,8 @@
 //! output projection O, so one direction `Oᵀ·e` added to all of them adds `O·Oᵀ·e` to the stream, which lies
 //! towards e. In the last layers one rank of `v_proj` does that, where e is the sum of the embeddings of the quoted
 //! words' tokens: its B is `Oᵀ·e` times a trained gate, its A a row whose product with any input is about constant at
-//! the start, and trained.
+//! the start, and trained. That the stream lying towards e makes the words likelier holds where the output layer is the
+//! embeddings.
 
 use burn::tensor::Tensor;
 use t2l_core::ModuleFactors;

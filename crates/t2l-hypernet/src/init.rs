@@ -83,6 +83,9 @@ fn check_start(config: &HypernetConfig, init: Init) -> Result<(), HypernetError>
         Init::Zero if config.offset == Offset::None => {
             ("offset", format!("{:?}", config.offset), "must be there to start from a multi-task adapter")
         }
+        _ if config.copying.is_some() => {
+            ("copying", "some".to_owned(), "starts from a base model: `copy_words` gives it to a hypernetwork")
+        }
         _ => return Ok(()),
     };
     Err(HypernetError::Config { key, value, reason })

@@ -23,7 +23,7 @@ pub(crate) enum Role {
     OffsetA(usize),
     /// Offsets of B.
     OffsetB,
-    /// Starts at zero: what the base model gives, and what depends on the task.
+    /// Zero until [`Hypernet::copy_words`](crate::Hypernet::copy_words) sets it.
     Zero,
     /// Statistics of VQ, not trained by gradient: counts start at zero.
     Count,

@@ -159,6 +159,11 @@ impl Builder {
                     base.display()
                 )));
             }
+            if let Some(copying) = checkpoint.hypernet.config.copying.filter(|copying| copying.words != words.width()) {
+                let (copied, there) = (copying.words, words.width());
+                let reason = format!("copies {copied} values of quoted words, and {} has {there}", base.display());
+                return Err(Error::Invalid(format!("the hypernetwork {reason}")));
+            }
             encoder = encoder.with_quoted_words(words);
         }
         if encoder.width() != expected {

@@ -9,8 +9,9 @@ use crate::HypernetError;
 impl Checkpoint {
     /// A checkpoint whose trained weights lie between this one's (at a share of 0) and another's (at 1) that went on
     /// from it: often better on tasks of other kinds than either (Wortsman et al., Robust fine-tuning of zero-shot
-    /// models, 2022). One that was told of no quoted words, or copies
-    /// none, may be the start of one that is, or does.
+    /// models, 2022). One that was told of no quoted words may be the
+    /// start of one that was. One that copies none may be the start of one that does: what copies is then the other's, at
+    /// every share.
     ///
     /// # Errors
     /// Hypernetworks of different shapes, or of different encoders or base models; a share outside [0, 1].

@@ -86,6 +86,9 @@ fn parse_manifest(bytes: &[u8], path: &Path) -> Result<Manifest, HypernetError> 
     }
     let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
     manifest.config.check().map_err(|e| invalid(e.to_string()))?;
+    if manifest.config.copying.is_some() && !manifest.quoted_words {
+        return Err(invalid("copying needs quoted_words".into()));
+    }
     Ok(manifest)
 }
 

@@ -157,6 +157,11 @@ fn a_manifest_that_copies_what_is_not_there_is_refused() {
         Checkpoint::from_bytes(&manifest, &weights, &device()).err().map(|e| e.to_string()).unwrap_or_default()
     };
     assert_eq!(refused(json!({"layers": 2, "words": 3})), "");
+    let mut deaf: Value = serde_json::from_slice(&manifest).expect("JSON");
+    deaf["quoted_words"] = json!(false);
+    let deaf = serde_json::to_vec(&deaf).expect("JSON");
+    let message = Checkpoint::from_bytes(&deaf, &weights, &device()).expect_err("nothing to copy").to_string();
+    assert!(message.contains("copying needs quoted_words"), "{message}");
     for (copying, expected) in [
         (json!({"layers": 4, "words": 3}), "copying.layers = 4"),
         (json!({"layers": 0, "words": 3}), "copying.layers = 0"),
@@ -187,4 +192,6 @@ fn who_cannot_copy_is_refused() {
     told(refused(elsewhere, start(2)), "needs v_proj");
     let narrow = CopyingStart { rows: embeddings(2, IN - 1, 3), ..start(2) };
     told(refused(small(Arch::L), narrow), "does not fit");
+    let config = HypernetConfig { copying: Some(Copying { layers: 2, words: WORDS }), ..small(Arch::L) };
+    told(Hypernet::new(config, Init::Reconstruction, 1, &device()).expect_err("no base").to_string(), "copy_words");
 }

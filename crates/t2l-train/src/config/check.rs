@@ -123,6 +123,9 @@ impl TrainConfig {
         let values = self.hypernet.target_modules.iter().any(|m| m == "v_proj");
         match (layers, self.trainer) {
             (0, _) => Ok(()),
+            _ if self.hypernet.multitask.is_some() => {
+                wrong("hypernet.copying_layers", layers, "would replace a rank of hypernet.multitask's adapter")
+            }
             (_, Trainer::Sft | Trainer::Hyperdecoder) if self.model.quoted_words && values => Ok(()),
             (_, Trainer::Sft | Trainer::Hyperdecoder) => wrong(
                 "hypernet.copying_layers",
@@ -274,6 +277,7 @@ mod tests {
         assert!(refused(&quoted, Trainer::Recon));
         assert!(refused(&copying(""), Trainer::Multitask));
         assert!(refused(&copying(""), Trainer::Sft));
+        assert!(refused(&format!("{quoted}multitask = \"there\"\n"), Trainer::Sft));
         assert!(refused(&format!("{quoted}target_modules = [\"q_proj\"]\n"), Trainer::Sft));
     }
 
