@@ -42,14 +42,14 @@ fn saved() -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The manifest with other words for some keys; `weights` decides the hash.
-fn manifest_for(manifest: &[u8], weights: &[u8], edit: impl FnOnce(&mut Value)) -> Vec<u8> {
+pub fn manifest_for(manifest: &[u8], weights: &[u8], edit: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut value: Value = serde_json::from_slice(manifest).expect("JSON");
     value["weights_sha256"] = Sha256::digest(weights).iter().map(|b| format!("{b:02x}")).collect::<String>().into();
     edit(&mut value);
     serde_json::to_vec(&value).expect("JSON")
 }
 
-fn refused(manifest: &[u8], weights: &[u8]) -> HypernetError {
+pub fn refused(manifest: &[u8], weights: &[u8]) -> HypernetError {
     Checkpoint::from_bytes(manifest, weights, &device()).expect_err("refused")
 }
 

@@ -9,7 +9,7 @@ use t2l_hypernet::{
     TaskEncoder, WEIGHTS,
 };
 
-use crate::checkpoint::checkpoint;
+use crate::checkpoint::{checkpoint, manifest_for, refused};
 use crate::support::{device, embeddings, small, values};
 
 const WORDS: usize = 3;
@@ -150,17 +150,10 @@ fn a_manifest_that_copies_what_is_not_there_is_refused() {
     checkpoint(copying(small(Arch::L), 2)).save(&path, Dtype::F32).expect("saved");
     let manifest = std::fs::read(path.join(MANIFEST)).expect("a manifest");
     let weights = std::fs::read(path.join(WEIGHTS)).expect("weights");
-    let refused = |copying: Value| {
-        let mut manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
-        manifest["config"]["copying"] = copying;
-        let manifest = serde_json::to_vec(&manifest).expect("JSON");
-        Checkpoint::from_bytes(&manifest, &weights, &device()).err().map(|e| e.to_string()).unwrap_or_default()
-    };
-    assert_eq!(refused(json!({"layers": 2, "words": 3})), "");
-    let mut deaf: Value = serde_json::from_slice(&manifest).expect("JSON");
-    deaf["quoted_words"] = json!(false);
-    let deaf = serde_json::to_vec(&deaf).expect("JSON");
-    let message = Checkpoint::from_bytes(&deaf, &weights, &device()).expect_err("nothing to copy").to_string();
+    let copies = |copying: &Value| manifest_for(&manifest, &weights, |m| m["config"]["copying"] = copying.clone());
+    assert!(Checkpoint::from_bytes(&copies(&json!({"layers": 2, "words": 3})), &weights, &device()).is_ok());
+    let deaf = manifest_for(&manifest, &weights, |m| m["quoted_words"] = json!(false));
+    let message = refused(&deaf, &weights).to_string();
     assert!(message.contains("copying needs quoted_words"), "{message}");
     for (copying, expected) in [
         (json!({"layers": 4, "words": 3}), "copying.layers = 4"),
@@ -171,7 +164,7 @@ fn a_manifest_that_copies_what_is_not_there_is_refused() {
         (json!({"layers": 3, "words": 3}), "copying."),
         (json!(null), "copying."),
     ] {
-        let message = refused(copying.clone());
+        let message = refused(&copies(&copying), &weights).to_string();
         assert!(message.contains(expected), "{copying}: {message}");
     }
 }

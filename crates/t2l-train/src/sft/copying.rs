@@ -1,11 +1,12 @@
 //! What a hypernetwork that copies quoted words starts from: a look at the base model.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use t2l_backbone::Decoder;
 use t2l_data::{TokenizedExample, TrainBatch};
 use t2l_hypernet::{CopyingStart, Hypernet};
 
 use crate::TrainError;
+use crate::loss::noisy_embeddings;
 
 /// Length of what every value of attention gets at first, for words whose embedding is as long as it mostly is: found by
 /// trying 1, 3 and 10 on SmolLM2-135M.
@@ -76,8 +77,6 @@ fn input_moments(decoder: &Decoder, examples: &[&TokenizedExample], first: usize
     let mut tokens = 0.0;
     for examples in examples.chunks(ROWS) {
         let batch = TrainBatch::new(examples, 8, 0);
-        let shape = [batch.rows, batch.width];
-        let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(batch.ids.clone(), shape), &device);
         let real = examples.iter().flat_map(|e| {
             let length = e.prompt.len() + e.response.len();
             (0..batch.width).map(move |at| if at < length { 1.0f32 } else { 0.0 })
@@ -85,7 +84,7 @@ fn input_moments(decoder: &Decoder, examples: &[&TokenizedExample], first: usize
         let real: Tensor<2> =
             Tensor::from_data(TensorData::new(real.collect::<Vec<_>>(), [batch.rows * batch.width, 1]), &device);
         tokens += batch.tokens as f64;
-        let inputs = decoder.attention_inputs(decoder.embed(ids), &vec![0; batch.rows])?;
+        let inputs = decoder.attention_inputs(noisy_embeddings(decoder, &batch, None), &vec![0; batch.rows])?;
         for (i, input) in inputs.into_iter().skip(first).enumerate() {
             let input = input.reshape([batch.rows * batch.width, width]) * real.clone();
             let (sum, second) = (input.clone().sum_dim(0), input.clone().transpose().matmul(input));
