@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use half::bf16;
-use t2l_gguf::GgufFile;
 
+use crate::BackboneError;
 use crate::tokenizer::ModelTokenizer;
 use crate::weights::Weights;
-use crate::{BackboneError, DecoderConfig};
 
 /// The vector of every token of a language model, held in bf16, and its tokenizer.
 #[derive(Debug, Clone)]
@@ -24,13 +23,10 @@ impl TokenEmbeddings {
     /// # Errors
     /// Files that are missing, damaged, or of an unsupported family.
     pub fn load(path: &Path) -> Result<Self, BackboneError> {
-        let (tokenizer, config, weights) = if path.is_dir() {
-            let tokenizer = ModelTokenizer::from_tokenizer_json(path.join("tokenizer.json"))?;
-            (tokenizer, DecoderConfig::from_json(&path.join("config.json"))?, Weights::open_folder(path)?)
-        } else {
-            let file = GgufFile::open(path)?;
-            let (tokenizer, config) = (ModelTokenizer::from_gguf(&file)?, DecoderConfig::from_gguf(&file)?);
-            (tokenizer, config.clone(), Weights::Gguf(Box::new(file), Box::new(config)))
+        let (config, weights) = Weights::open(path)?;
+        let tokenizer = match &weights {
+            Weights::Gguf(file, _) => ModelTokenizer::from_gguf(file)?,
+            _ => ModelTokenizer::from_tokenizer_json(path.join("tokenizer.json"))?,
         };
         let values = weights.values("model.embed_tokens.weight", &[config.vocab_size, config.hidden_size])?;
         let values = values.into_iter().map(bf16::from_f32).collect();

@@ -35,8 +35,22 @@ pub(crate) enum Weights {
 }
 
 impl Weights {
+    /// Opens a folder in Hugging Face's layout or a GGUF file, and tells the shape of the model in it.
+    pub(crate) fn open(path: &Path) -> Result<(DecoderConfig, Self), BackboneError> {
+        if path.is_dir() {
+            return Ok((DecoderConfig::from_json(&path.join("config.json"))?, Self::open_folder(path)?));
+        }
+        Self::of_gguf(GgufFile::open(path)?)
+    }
+
+    /// As [`Weights::open`], of an open file.
+    pub(crate) fn of_gguf(file: GgufFile) -> Result<(DecoderConfig, Self), BackboneError> {
+        let config = DecoderConfig::from_gguf(&file)?;
+        Ok((config.clone(), Self::Gguf(Box::new(file), Box::new(config))))
+    }
+
     /// Opens model.safetensors, or the shards that model.safetensors.index.json lists.
-    pub(crate) fn open_folder(folder: &Path) -> Result<Self, BackboneError> {
+    fn open_folder(folder: &Path) -> Result<Self, BackboneError> {
         let index = folder.join("model.safetensors.index.json");
         let mut names = vec!["model.safetensors".to_owned()];
         if index.exists() {

@@ -159,14 +159,14 @@ impl Part {
         }
     }
 
-    fn holds(self, split: Option<&str>) -> bool {
+    fn holds(self, split: Option<Split>) -> bool {
         match self {
             Self::All => true,
-            Self::Train => split.is_none_or(|s| s == "train"),
-            Self::Valid => split.is_some_and(|s| s == "valid"),
+            Self::Train => split.is_none_or(|s| s == Split::Train),
+            Self::Valid => split == Some(Split::Valid),
             // A benchmark's file is its part; its lines need not say so.
-            Self::Dev => split.is_none_or(|s| s == "dev"),
-            Self::Test => split.is_none_or(|s| s == "test"),
+            Self::Dev => split.is_none_or(|s| s == Split::Dev),
+            Self::Test => split.is_none_or(|s| s == Split::Test),
         }
     }
 }
@@ -186,6 +186,16 @@ pub struct Example {
     pub answer: Option<usize>,
 }
 
+/// What a line says of the part that it belongs to; anything else is refused, so that no example is lost to a slip.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Split {
+    Train,
+    Valid,
+    Dev,
+    Test,
+}
+
 #[derive(Deserialize)]
 struct Line {
     input: String,
@@ -195,7 +205,7 @@ struct Line {
     #[serde(default)]
     choices: Vec<String>,
     answer: Option<usize>,
-    split: Option<String>,
+    split: Option<Split>,
 }
 
 impl Line {
@@ -244,6 +254,7 @@ impl TaskSet {
     /// Neither is there, or one is not what it should be.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, DataError> {
         let folder = folder.as_ref();
+        std::fs::metadata(folder).map_err(DataError::io(folder))?;
         let (tasks, benchmarks) = (folder.join("tasks.json"), folder.join("benchmarks.json"));
         if !tasks.exists() && !benchmarks.exists() {
             let reason = "holds neither tasks.json nor benchmarks.json".to_owned();
@@ -282,6 +293,10 @@ impl TaskSet {
     /// There is no such list, or it names a task that the folder does not have.
     pub fn split(&self, name: &str) -> Result<Vec<&Task>, DataError> {
         let path = self.folder.join("splits.json");
+        if !path.exists() {
+            let reason = format!("has no splits.json, which would hold the list {name:?}");
+            return Err(DataError::Format { path: self.folder.clone(), reason });
+        }
         let lists: BTreeMap<String, serde_json::Value> = read_json(&path)?;
         let list = lists.get(name).and_then(serde_json::Value::as_array).ok_or_else(|| DataError::NoSuch {
             path,
@@ -329,7 +344,7 @@ impl TaskSet {
                 continue;
             }
             let line: Line = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
-            if part.holds(line.split.as_deref()) {
+            if part.holds(line.split) {
                 examples.push(line.example().map_err(wrong)?);
             }
         }

@@ -167,6 +167,18 @@ fn lists_that_lie_are_refused() {
         assert!(error.contains("tasks.json") && error.contains(reason), "{error}");
     }
     write("tasks.json", &format!(r#"{{"tasks":[{task}]}}"#));
+    let error = TaskSet::open(folder.path()).expect("opens").split("train").expect_err("no lists").to_string();
+    assert!(error.contains(r#"has no splits.json, which would hold the list "train""#), "{error}");
+    let error = TaskSet::open(folder.path().join("gone")).expect_err("is not there").to_string();
+    assert!(error.contains("gone: No such file"), "{error}");
+    // A slip does not lose the example.
+    write("a.jsonl", "{\"input\":\"x\",\"target\":\"y\"}\n{\"input\":\"x\",\"target\":\"y\",\"split\":\"valdi\"}\n");
+    let set = TaskSet::open(folder.path()).expect("opens");
+    let error = set.examples(&set.tasks[0], Part::Train).expect_err("is refused").to_string();
+    assert!(
+        error.contains("a.jsonl:2: unknown variant `valdi`, expected one of `train`, `valid`, `dev`, `test`"),
+        "{error}"
+    );
     write("splits.json", r#"{"train":["a"],"odd":[3],"gone":["b"],"about":"words"}"#);
     let set = TaskSet::open(folder.path()).expect("opens");
     assert_eq!(set.split("train").expect("is there").len(), 1);

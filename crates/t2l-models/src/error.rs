@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum ModelError {
     /// Not a model of the manifest, nor a path.
-    #[error("unknown model {name:?}; known are {}, and any folder or file", known.join(", "))]
+    #[error("unknown model {name:?}: it is no folder or file that is here, and none of {}", known.join(", "))]
     Unknown {
         /// What was asked for.
         name: String,

@@ -17,15 +17,12 @@ const WEIGHTS: [&str; 12] =
 
 /// Names of the weights files: those that the index lists, or the one that holds everything.
 pub(super) fn names(model: &Path) -> Result<Vec<String>, AdapterError> {
-    if model.is_file() {
-        let setting = "merging into a file that is no folder of safetensors".to_owned();
-        return Err(AdapterError::Unsupported { path: model.to_owned(), setting });
-    }
     let index = model.join(INDEX);
     if !index.exists() {
-        if model.is_dir() && !model.join(WHOLE).exists() {
+        if !model.join(WHOLE).exists() {
             let setting =
-                "merging into a folder without safetensors files (GGUF files and pickles do not do)".to_owned();
+                "merging into anything but a folder with safetensors files (a name, GGUF or pickles do not do)"
+                    .to_owned();
             return Err(AdapterError::Unsupported { path: model.to_owned(), setting });
         }
         return Ok(vec![WHOLE.to_owned()]);

@@ -60,11 +60,8 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::load`], and weights that the type cannot hold.
     pub fn load_as(path: &Path, held: WeightType, device: &Device) -> Result<Self, BackboneError> {
-        if path.is_dir() {
-            let config = DecoderConfig::from_json(&path.join("config.json"))?;
-            return Self::from_weights(config, &Weights::open_folder(path)?, held, device);
-        }
-        Self::from_gguf(GgufFile::open(path)?, held, device)
+        let (config, weights) = Weights::open(path)?;
+        Self::from_weights(config, &weights, held, device)
     }
 
     /// Loads a model from an open GGUF file.
@@ -72,8 +69,8 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::load_as`].
     pub fn from_gguf(file: GgufFile, held: WeightType, device: &Device) -> Result<Self, BackboneError> {
-        let config = DecoderConfig::from_gguf(&file)?;
-        Self::from_weights(config.clone(), &Weights::Gguf(Box::new(file), Box::new(config)), held, device)
+        let (config, weights) = Weights::of_gguf(file)?;
+        Self::from_weights(config, &weights, held, device)
     }
 
     fn from_weights(

@@ -33,11 +33,15 @@ impl Checkpoint {
             (path.with_file_name(MANIFEST), path.to_owned())
         };
         if kind.is_dir() && !manifest_path.exists() {
-            let reason = match path.join(ADAPTER_CONFIG).exists() {
-                true => "is an adapter; a hypernetwork's checkpoint is wanted",
-                false => "is no hypernetwork's checkpoint: it holds no manifest.json",
+            let in_run = ["best", "last"].into_iter().find(|name| path.join(name).join(MANIFEST).exists());
+            let reason = match in_run {
+                Some(name) => format!("is a run's folder: its checkpoint is {}", path.join(name).display()),
+                None if path.join(ADAPTER_CONFIG).exists() => {
+                    "is an adapter; a hypernetwork's checkpoint is wanted".into()
+                }
+                None => "is no hypernetwork's checkpoint: it holds no manifest.json".into(),
             };
-            return Err(HypernetError::Manifest { path: path.to_owned(), reason: reason.into() });
+            return Err(HypernetError::Manifest { path: path.to_owned(), reason });
         }
         let bytes = read_at_most(&manifest_path, MANIFEST_LIMIT).map_err(HypernetError::io(&manifest_path))?;
         let manifest = parse_manifest(&bytes, &manifest_path)?;

@@ -139,6 +139,16 @@ fn missing_files_are_named() {
 }
 
 #[test]
+fn a_runs_folder_says_where_its_checkpoint_is() {
+    let run = TempDir::new().expect("a folder");
+    fresh(1).save(&run.path().join("last"), Dtype::F32).expect("saved");
+    let refused = || Checkpoint::load(run.path(), &device()).expect_err("no checkpoint itself").to_string();
+    assert!(refused().contains(&format!("its checkpoint is {}", run.path().join("last").display())), "{}", refused());
+    fresh(1).save(&run.path().join("best"), Dtype::F32).expect("saved");
+    assert!(refused().ends_with("best"), "{}", refused());
+}
+
+#[test]
 fn files_too_long_are_not_read() {
     let folder = TempDir::new().expect("a folder");
     let (manifest, weights) = saved();

@@ -78,7 +78,9 @@ pub fn load(
     let mut progress = Progress::parse(text).map_err(&invalid)?;
     if config.digest() != progress.config_digest {
         return Err(invalid(
-            "was written under another configuration; train in another folder, or restore the configuration".into(),
+            "was written under another configuration; restore that, or train in another folder (run.start_from goes on \
+             from a checkpoint)"
+                .into(),
         ));
     }
     let data = trainee.data();

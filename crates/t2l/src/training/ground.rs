@@ -20,7 +20,7 @@ use crate::Error;
 
 /// What a run is told that wants to validate and cannot.
 pub(super) const NOTHING_TO_VALIDATE_ON: &str = "no held-out examples (`split` \"valid\") of two tasks with evaluation \
-     descriptions: nothing is validated, and there will be no `best`";
+     descriptions (`descriptions.eval`): nothing is validated, and there will be no `best`";
 
 /// Name of the group of tasks that are trained on.
 pub(super) const SEEN: &str = "seen";
@@ -116,9 +116,12 @@ impl Ground {
         let build = |set: &TaskSet, tasks: &[Task]| {
             Corpus::build(set, &tasks.iter().collect::<Vec<_>>(), &renderer, max_tokens)
         };
-        let corpus = build(&self.set, &self.tasks)?;
-        let Some((set, extra)) = &self.extra else { return Ok(corpus) };
-        Ok(corpus.with_extra(build(set, extra)?))
+        let mut corpus = build(&self.set, &self.tasks)?;
+        if let Some((set, extra)) = &self.extra {
+            corpus = corpus.with_extra(build(set, extra)?);
+        }
+        tell(&format!("tokenised: {} training examples", corpus.examples().count()));
+        Ok(corpus)
     }
 
     pub fn renderer(&self) -> Result<PromptRenderer<'_>, Error> {

@@ -143,7 +143,7 @@ fn adapters_of_parts_are_fused_for_models_that_fuse_them() {
 fn gguf_needs_to_know_the_base() {
     let desk = Desk::new();
     insta::assert_snapshot!(desk.refused("convert @a @a.gguf"), @"error: @a.gguf: a GGUF adapter names its base model's architecture and follows its heads; name that model (--model)");
-    insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @nowhere"), @r#"error: unknown model "@nowhere"; known are smollm2-135m-instruct, all-minilm-l6-v2, gemma-3-270m, and any folder or file"#);
+    insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @nowhere"), @r#"error: unknown model "@nowhere": it is no folder or file that is here, and none of smollm2-135m-instruct, all-minilm-l6-v2, gemma-3-270m"#);
     desk.shown("convert @a @a.gguf --model @model");
     insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @model"), @"error: @a.gguf: is there already (--force replaces it)");
     desk.shown("convert @a @a.gguf --model @model --force --dtype bf16");
@@ -153,7 +153,7 @@ fn gguf_needs_to_know_the_base() {
 #[test]
 fn merge_writes_a_whole_model() {
     let desk = Desk::new();
-    insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"error: @model: merging into a folder without safetensors files (GGUF files and pickles do not do) is not supported");
+    insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"error: @model: merging into anything but a folder with safetensors files (a name, GGUF or pickles do not do) is not supported");
     insta::assert_snapshot!(desk.refused("inspect @model"), @"error: @model: is no adapter: the folder holds no adapter_config.json");
     insta::assert_snapshot!(desk.refused("inspect @a/adapter_config.json"), @"error: @a/adapter_config.json: is no adapter: a PEFT folder is wanted, or a file whose name ends in .gguf");
     desk.weights();

@@ -76,7 +76,7 @@ fn a_time_that_is_none_is_refused() {
 
 #[test]
 fn an_unknown_model_lists_those_there_are() {
-    insta::assert_snapshot!(refused(&["models", "path", "gpt-5"]), @r#"error: unknown model "gpt-5"; known are smollm2-135m-instruct, all-minilm-l6-v2, gemma-3-270m, and any folder or file"#);
+    insta::assert_snapshot!(refused(&["models", "path", "gpt-5"]), @r#"error: unknown model "gpt-5": it is no folder or file that is here, and none of smollm2-135m-instruct, all-minilm-l6-v2, gemma-3-270m"#);
 }
 
 #[test]
