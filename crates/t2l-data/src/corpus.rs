@@ -101,6 +101,11 @@ impl Corpus {
         self.tasks[task].examples[0].len()
     }
 
+    /// Number of examples of all tasks.
+    pub fn total_examples(&self) -> usize {
+        (0..self.tasks()).map(|task| self.examples_of(task)).sum()
+    }
+
     /// Number of a task's training descriptions.
     pub fn descriptions_of(&self, task: usize) -> usize {
         self.tasks[task].descriptions

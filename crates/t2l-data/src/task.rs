@@ -186,7 +186,7 @@ pub struct Example {
     pub answer: Option<usize>,
 }
 
-/// What a line says of the part that it belongs to; anything else is refused, so that no example is lost to a slip.
+/// What a line says of the part that it belongs to; anything else is refused, so that a misspelt one loses no example.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Split {

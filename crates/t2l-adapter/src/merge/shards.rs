@@ -19,6 +19,7 @@ const WEIGHTS: [&str; 12] =
 pub(super) fn names(model: &Path) -> Result<Vec<String>, AdapterError> {
     let index = model.join(INDEX);
     if !index.exists() {
+        std::fs::metadata(model).map_err(AdapterError::io(model))?;
         if !model.join(WHOLE).exists() {
             let setting =
                 "merging into anything but a folder with safetensors files (a name, GGUF or pickles do not do)"

@@ -149,7 +149,7 @@ pub struct AskArgs {
     #[arg(long)]
     pub definition: bool,
     /// Longest answer, in tokens
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_one())]
     pub max_tokens: usize,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -175,7 +175,7 @@ pub struct ChatArgs {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Longest answer, in tokens
-    #[arg(long, default_value_t = 256, value_name = "N")]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = at_least_one())]
     pub max_tokens: usize,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -196,6 +196,11 @@ fn top_p(text: &str) -> Result<f64, String> {
 fn hours(text: &str) -> Result<Duration, String> {
     let hours = number(text, f64::is_finite, "is not a duration")?;
     Duration::try_from_secs_f64(hours * 3600.0).map_err(|_| "is not a duration".to_owned())
+}
+
+/// Parses a number of things that there must be some of.
+fn at_least_one() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..)
 }
 
 fn number(text: &str, fits: impl Fn(f64) -> bool, rule: &str) -> Result<f64, String> {

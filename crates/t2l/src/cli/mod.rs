@@ -60,12 +60,9 @@ fn text_to_lora(checkpoint: &CheckpointArgs, model: Option<&str>, global: &Globa
     Ok(builder.build_with(&mut Terminal::new())?)
 }
 
-/// Refuses answers of no token, and those that no prompt leaves room for, by the option's name.
+/// Refuses answers that no prompt leaves room for, by the option's name.
 fn check_max_tokens(max_tokens: usize, model: &Backbone) -> anyhow::Result<()> {
     let longest = model.decoder.config().longest_context();
-    if max_tokens == 0 {
-        bail!("--max-tokens 0: leaves no answer");
-    }
     if max_tokens >= longest {
         bail!("--max-tokens {max_tokens}: the base model reads {longest} tokens, prompt and answer together");
     }

@@ -19,8 +19,8 @@ use super::ModelPaths;
 use crate::Error;
 
 /// What a run is told that wants to validate and cannot.
-pub(super) const NOTHING_TO_VALIDATE_ON: &str = "no held-out examples (`split` \"valid\") of two tasks with evaluation \
-     descriptions (`descriptions.eval`): nothing is validated, and there will be no `best`";
+pub(super) const NOTHING_TO_VALIDATE_ON: &str = "no held-out example (`split` \"valid\") of a task with evaluation \
+     descriptions (`descriptions.eval`) beside another task that has some: nothing is validated, and there will be no `best`";
 
 /// Name of the group of tasks that are trained on.
 pub(super) const SEEN: &str = "seen";
@@ -120,7 +120,7 @@ impl Ground {
         if let Some((set, extra)) = &self.extra {
             corpus = corpus.with_extra(build(set, extra)?);
         }
-        tell(&format!("tokenised: {} training examples", corpus.examples().count()));
+        tell(&format!("tokenised: {} training examples", corpus.total_examples()));
         Ok(corpus)
     }
 

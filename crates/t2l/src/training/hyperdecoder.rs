@@ -50,7 +50,7 @@ pub(super) fn prepare(
 /// Every (task, example) that a whole run draws: the sampler's draws follow from the seed alone.
 fn drawn(config: &TrainConfig, corpus: &Corpus) -> BTreeSet<(usize, usize)> {
     let mut sampler = config.sampler();
-    let examples: usize = (0..corpus.tasks()).map(|task| corpus.examples_of(task)).sum();
+    let examples = corpus.total_examples();
     let mut drawn = BTreeSet::new();
     for _ in 0..config.run.steps.saturating_mul(config.sampling.accumulation as u64) {
         drawn.extend(sampler.next_batch(corpus).iter().map(|d| (d.task, d.example)));

@@ -29,8 +29,12 @@ pub(super) fn hypernet(
         start.read_quoted_words(shape.embedding);
     }
     let copying = start.hypernet.config.copying;
-    let as_many = copying.is_none_or(|copying| copying.layers == config.hypernet.copying_layers);
-    if !as_many || start.hypernet.config != (HypernetConfig { copying, ..shape }) {
+    if let Some(copying) = copying.filter(|copying| copying.layers != config.hypernet.copying_layers) {
+        let (copied, wanted) = (copying.layers, config.hypernet.copying_layers);
+        let reason = format!("copies in {copied} layers, and hypernet.copying_layers is {wanted}");
+        return Err(Error::Invalid(format!("{}: {reason}", path.display())));
+    }
+    if start.hypernet.config != (HypernetConfig { copying, ..shape }) {
         return Err(Error::Invalid(format!("{}: is a hypernetwork of another shape", path.display())));
     }
     Ok(start.hypernet)

@@ -156,6 +156,8 @@ fn merge_writes_a_whole_model() {
     insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"error: @model: merging into anything but a folder with safetensors files (a name, GGUF or pickles do not do) is not supported");
     insta::assert_snapshot!(desk.refused("inspect @model"), @"error: @model: is no adapter: the folder holds no adapter_config.json");
     insta::assert_snapshot!(desk.refused("inspect @a/adapter_config.json"), @"error: @a/adapter_config.json: is no adapter: a PEFT folder is wanted, or a file whose name ends in .gguf");
+    let gone = desk.refused("merge @a --model @gone -o @merged");
+    assert!(gone.contains("@gone: No such file"), "{gone}");
     desk.weights();
     insta::assert_snapshot!(desk.refused("merge @b --model @model -o @merged"), @"error: @model: has no weight for layer 1, up_proj");
     assert_eq!(entries(desk.0.path()), ["a", "b", "model"]);

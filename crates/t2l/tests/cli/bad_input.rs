@@ -63,6 +63,11 @@ fn numbers_and_parts_out_of_range_are_refused_on_the_command_line() {
     }
     let message = refused(&["eval", "--data", "/nonexistent/data", "--tasks", "all", "--part", "half"]);
     assert!(message.contains("[possible values: train, valid, dev, test, all]"), "{message}");
+    for command in [&["ask", "Sort.", "b a"][..], &["chat"]] {
+        let output = t2l(&[command, &["--max-tokens", "0"]].concat());
+        let message = text(&output.stderr);
+        assert!(!output.status.success() && message.contains("'0' for '--max-tokens <N>'"), "{message}");
+    }
 }
 
 #[test]

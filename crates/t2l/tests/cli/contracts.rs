@@ -105,9 +105,6 @@ fn ask_says_that_an_answer_was_cut_and_what_cannot_be_asked_for() {
     if !models_here() {
         return;
     }
-    let output = t2l(&["ask", "Tell a story.", "Tell me a long story about a ship.", "--max-tokens", "0"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("--max-tokens 0: leaves no answer"), "{}", text(&output.stderr));
     let output = t2l(&["ask", "Tell a story.", "Tell me a long story about a ship.", "--max-tokens", "1"]);
     assert!(output.status.success());
     let said = text(&output.stderr);
