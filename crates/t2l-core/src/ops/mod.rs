@@ -58,7 +58,7 @@ impl Bf16Weight {
     }
 
     /// Packs a weight `[out, in]` in f32. `None` where the device has no products of bf16 with sums in f32: so far only
-    /// flex on a processor with AVX512-BF16 has them.
+    /// flex on a processor with AVX512-BF16 has them, by AMX where that is there too.
     pub fn new(weight: &Tensor<2>) -> Option<Self> {
         #[cfg(feature = "flex")]
         return flex::bf16::PackedWeight::new(weight).map(|packed| Self { packed });

@@ -1,5 +1,6 @@
 //! Products in bf16 with sums in f32, as mixed-precision training takes them: twice the rate of f32 on processors with
-//! AVX512-BF16. The weight is frozen, so it is rounded and packed once, for each direction.
+//! AVX512-BF16, and several times that where there is [AMX](super::amx). The weight is frozen, so it is rounded and packed once,
+//! for each direction.
 //!
 //! The only unsafe code is [`kernel`]: vector instructions over ranges that its callers have checked.
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::{finish, operand, tensor, values};
+use super::{amx, finish, operand, tensor, values};
 
 /// Columns of one panel: three vectors of 16.
 const PANEL: usize = 48;
@@ -18,7 +19,7 @@ const PANEL: usize = 48;
 const STRIP: usize = 8;
 
 /// Rows of `x` that one thread takes at a time.
-const CHUNK: usize = 16 * STRIP;
+const CHUNK: usize = 128;
 
 /// A weight `[out, in]` packed for `x · Wᵀ` and for its gradient `dy · W`.
 #[derive(Clone)]
@@ -70,7 +71,8 @@ impl PackedWeight {
     }
 }
 
-/// A matrix `[depth, columns]` in panels of [`PANEL`] columns: per panel and pair of rows, the pairs of its columns.
+/// A matrix `[depth, columns]` in panels of [`PANEL`] columns: per panel and pair of rows, the pairs of its columns. The depth
+/// is filled up with zeros to whole tiles.
 struct Panels {
     /// Two bf16 values each, the even row's in the low half; missing rows and columns are zeros.
     pairs: Vec<u32>,
@@ -84,8 +86,9 @@ impl Panels {
             true => u32::from(half::bf16::from_f32(value(k, column)).to_bits()),
             false => 0,
         };
-        let mut pairs = vec![0u32; columns.div_ceil(PANEL) * depth.div_ceil(2) * PANEL];
-        pairs.par_chunks_mut((depth.div_ceil(2) * PANEL).max(1)).enumerate().for_each(|(panel, pairs)| {
+        let of_panel = pairs_of(depth) * PANEL;
+        let mut pairs = vec![0u32; columns.div_ceil(PANEL) * of_panel];
+        pairs.par_chunks_mut(of_panel.max(1)).enumerate().for_each(|(panel, pairs)| {
             for (i, pair) in pairs.iter_mut().enumerate() {
                 let (k, column) = (i / PANEL * 2, panel * PANEL + i % PANEL);
                 *pair = half(k, column) | half(k + 1, column) << 16;
@@ -106,25 +109,38 @@ impl Panels {
     }
 
     fn multiply_chunk(&self, x: &[f32], out: &mut [f32]) {
-        let pairs = self.depth.div_ceil(2);
+        let pairs = pairs_of(self.depth);
         let rows = x.len() / self.depth;
-        let mut halves = vec![0u32; rows * pairs];
+        let mut halves = vec![0u32; rows.next_multiple_of(amx::STRIP) * pairs];
         for (row, halves) in x.chunks_exact(self.depth).zip(halves.chunks_exact_mut(pairs)) {
-            kernel::round(row, halves);
+            kernel::round(row, &mut halves[..self.depth.div_ceil(2)]);
         }
-        let mut tile = [0.0f32; STRIP * PANEL];
+        // A few rows leave most of a tile's empty.
+        let tiles = amx::available() && rows > STRIP;
+        let strip_length = if tiles { amx::STRIP } else { STRIP };
+        let mut tile = [0.0f32; amx::STRIP * PANEL];
         for (panel, weight) in self.pairs.chunks_exact(pairs * PANEL).enumerate() {
             let first = panel * PANEL;
             let count = PANEL.min(self.columns - first);
-            for strip in (0..rows).step_by(STRIP) {
-                let strip_rows = STRIP.min(rows - strip);
-                kernel::tile(&halves[strip * pairs..][..strip_rows * pairs], weight, &mut tile);
+            for strip in (0..rows).step_by(strip_length) {
+                let strip_rows = strip_length.min(rows - strip);
+                let halves = &halves[strip * pairs..];
+                if tiles {
+                    amx::multiply(&halves[..amx::STRIP * pairs], weight, &mut tile);
+                } else {
+                    kernel::tile(&halves[..strip_rows * pairs], weight, &mut tile);
+                }
                 for (row, tile) in tile.chunks_exact(PANEL).take(strip_rows).enumerate() {
                     out[(strip + row) * self.columns + first..][..count].copy_from_slice(&tile[..count]);
                 }
             }
         }
     }
+}
+
+/// Pairs of values in a packed row, whole tiles of them.
+fn pairs_of(depth: usize) -> usize {
+    depth.div_ceil(2).next_multiple_of(amx::PAIRS)
 }
 
 /// Vector instructions behind safe functions. Each checks the ranges it touches; callers reach it only through a
@@ -169,11 +185,11 @@ mod kernel {
     /// `tile[row][column] = x[row] · panel[column]` for up to [`STRIP`] rows.
     ///
     /// `x`: `[rows, pairs]`, `panel`: `[pairs, PANEL]`.
-    pub fn tile(x: &[u32], panel: &[u32], tile: &mut [f32; STRIP * PANEL]) {
+    pub fn tile(x: &[u32], panel: &[u32], tile: &mut [f32]) {
         let pairs = panel.len() / PANEL;
         assert!(available() && pairs > 0 && panel.len() == pairs * PANEL);
         let rows = x.len() / pairs;
-        assert!(x.len() == rows * pairs && rows <= STRIP);
+        assert!(x.len() == rows * pairs && rows <= STRIP && tile.len() >= STRIP * PANEL);
         // SAFETY: the processor has the instructions, and the lengths asserted above are those that the kernel reads.
         unsafe {
             match rows {
@@ -191,9 +207,9 @@ mod kernel {
     }
 
     /// # Safety
-    /// Needs AVX512-BF16, `R · pairs` words of `x`, `pairs · PANEL` of `panel`, and `R` at most [`STRIP`].
+    /// Needs AVX512-BF16, `R · pairs` words of `x`, `pairs · PANEL` of `panel`, [`STRIP`]` · PANEL` of `tile`, and `R` at most [`STRIP`].
     #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn strip<const R: usize>(x: &[u32], panel: &[u32], pairs: usize, tile: &mut [f32; STRIP * PANEL]) {
+    unsafe fn strip<const R: usize>(x: &[u32], panel: &[u32], pairs: usize, tile: &mut [f32]) {
         let (x, panel, tile) = (x.as_ptr(), panel.as_ptr(), tile.as_mut_ptr());
         let mut sums = [[_mm512_setzero_ps(); 3]; R];
         for pair in 0..pairs {
@@ -222,8 +238,6 @@ mod kernel {
 /// Processors without the instructions: no [`PackedWeight`] is ever made.
 #[cfg(not(target_arch = "x86_64"))]
 mod kernel {
-    use super::{PANEL, STRIP};
-
     pub fn available() -> bool {
         false
     }
@@ -232,7 +246,7 @@ mod kernel {
         unreachable!("no weight is packed on this processor")
     }
 
-    pub fn tile(_: &[u32], _: &[u32], _: &mut [f32; STRIP * PANEL]) {
+    pub fn tile(_: &[u32], _: &[u32], _: &mut [f32]) {
         unreachable!("no weight is packed on this processor")
     }
 }

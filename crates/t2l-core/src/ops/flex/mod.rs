@@ -4,6 +4,7 @@
 //! every operand is an f32 tensor on flex; otherwise it answers `None` and the composed form is used.
 
 pub(super) mod adamw;
+mod amx;
 pub(super) mod attention;
 pub(super) mod bf16;
 pub(super) mod gate;
