@@ -67,7 +67,7 @@ pub struct ModelConfig {
     /// How the base model's weights are held: `"f32"`, `"bf16"` or `"f16"`. Default `"f32"`.
     pub weights: WeightType,
     /// How the frozen base model multiplies: `"f32"`, or `"bf16"` with sums in f32 (published: bf16 under autocast) where the
-    /// device has such products, a CPU with AVX512-BF16. Default `"f32"`.
+    /// device has faster ones: an AMD CPU with AVX512-BF16, an Intel CPU with AMX. Default `"f32"`.
     pub products: Products,
 }
 

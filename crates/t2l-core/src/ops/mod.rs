@@ -57,8 +57,8 @@ impl Bf16Weight {
         Self::new(&Tensor::zeros([1, 1], device)).is_some()
     }
 
-    /// Packs a weight `[out, in]` in f32. `None` where the device has no products of bf16 with sums in f32: so far only
-    /// flex on a processor with AVX512-BF16 has them, by AMX where that is there too.
+    /// Packs a weight `[out, in]` in f32. `None` where the device has no products of bf16 with sums in f32 that are faster than
+    /// f32's: so far only flex has them, on AMD's processors with AVX512-BF16 and, under Linux, on Intel's with AMX.
     pub fn new(weight: &Tensor<2>) -> Option<Self> {
         #[cfg(feature = "flex")]
         return flex::bf16::PackedWeight::new(weight).map(|packed| Self { packed });
