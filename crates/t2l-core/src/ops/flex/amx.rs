@@ -14,7 +14,7 @@ pub const PAIRS: usize = 16;
 /// Rows of `x` that share one pass over a panel.
 pub const STRIP: usize = 2 * TILE;
 
-/// Columns of a panel.
+/// Columns of a panel: three tiles, or three vectors of 16.
 pub const PANEL: usize = 3 * TILE;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
