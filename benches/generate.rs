@@ -30,6 +30,7 @@ fn config(arch: Arch) -> HypernetConfig {
         head_bias: true,
         offset: Offset::None,
         copying: None,
+        instructed: None,
         learnable_positions: false,
         target: Target::Sft,
         dropout: 0.05,

@@ -9,7 +9,9 @@ use t2l_core::{EncodeError, EncodedTexts, TextEncoder};
 
 use crate::error::read_json;
 use crate::sentence::Recipe;
-use crate::{BertEncoder, EncoderError, LastTokenEncoder, QuotedWords, QuotingEncoder};
+use crate::{
+    BertEncoder, EncoderError, InstructingEncoder, InstructionEffects, LastTokenEncoder, QuotedWords, QuotingEncoder,
+};
 
 /// An encoder of any kind.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub enum Encoder {
     LastToken(LastTokenEncoder),
     /// Either of them, with the words that a text quotes beside.
     Quoting(QuotingEncoder),
+    /// Any of them, with what a text does to a language model as an instruction beside.
+    Instructing(InstructingEncoder),
 }
 
 impl Encoder {
@@ -45,6 +49,9 @@ impl Encoder {
             Self::Quoting(QuotingEncoder { inner, words }) => {
                 Self::Quoting(QuotingEncoder { inner: Box::new(inner.with_id(id)), words })
             }
+            Self::Instructing(InstructingEncoder { inner, effects }) => {
+                Self::Instructing(InstructingEncoder { inner: Box::new(inner.with_id(id)), effects })
+            }
         }
     }
 
@@ -53,11 +60,17 @@ impl Encoder {
         Self::Quoting(QuotingEncoder { inner: Box::new(self), words })
     }
 
+    /// The same encoder with what a text does to a language model as an instruction beside its vector.
+    pub fn with_instruction_effects(self, effects: InstructionEffects) -> Self {
+        Self::Instructing(InstructingEncoder { inner: Box::new(self), effects })
+    }
+
     fn inner(&self) -> &dyn TextEncoder {
         match self {
             Self::Bert(encoder) => encoder,
             Self::LastToken(encoder) => encoder,
             Self::Quoting(encoder) => encoder,
+            Self::Instructing(encoder) => encoder,
         }
     }
 }

@@ -50,7 +50,8 @@ pub fn fingerprint(id: &str, folder: &Path) -> Result<String, EncoderError> {
 fn collect(folder: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<(), EncoderError> {
     for entry in std::fs::read_dir(folder).map_err(|e| EncoderError::io(folder, e))? {
         let path = entry.map_err(|e| EncoderError::io(folder, e))?.path();
-        let read = path.extension().is_some_and(|e| ["safetensors", "json", "txt"].iter().any(|known| e == *known));
+        let read =
+            path.extension().is_some_and(|e| ["safetensors", "json", "txt", "jinja"].iter().any(|known| e == *known));
         if path.is_dir() {
             if depth > 0 {
                 collect(&path, depth - 1, into)?;

@@ -2,7 +2,8 @@
 //!
 //! [`BertEncoder`] loads models of the BERT family (MiniLM, BGE, E5, XLM-R) and GTE v1.5 from a folder of Hugging Face
 //! files, one stack switched by config.json. [`LastTokenEncoder`] is the last token of any decoder that `t2l-backbone`
-//! loads, and [`Encoder`] whichever of the two a folder or file holds; [`QuotedWords`] stand beside either. [`EmbeddingTable`] keeps the embeddings of many descriptions in a file.
+//! loads, and [`Encoder`] whichever of the two a folder or file holds; [`QuotedWords`] and
+//! [`InstructionEffects`] stand beside either. [`EmbeddingTable`] keeps the embeddings of many descriptions in a file.
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -24,6 +25,7 @@ mod encoder;
 mod error;
 mod fingerprint;
 mod format;
+mod instruction;
 mod last_token;
 mod model;
 pub mod pooling;
@@ -40,6 +42,7 @@ pub use encoder::{BertEncoder, MAX_DESCRIPTION_BYTES};
 pub use error::EncoderError;
 pub use fingerprint::{fingerprint, weights_sha256};
 pub use format::format_description;
+pub use instruction::{InstructingEncoder, InstructionEffects};
 pub use last_token::LastTokenEncoder;
 pub use model::BertModel;
 pub use pooling::Pooling;

@@ -201,6 +201,30 @@ impl EmbeddingTable {
         Ok(wider)
     }
 
+    /// A table of these descriptions alone, each with its vector of another table behind its own.
+    ///
+    /// # Errors
+    /// A description that either table lacks.
+    pub fn beside(&self, other: &Self, descriptions: &[&str]) -> Result<Self, EncoderError> {
+        let mut wider = Self::empty(&format!("{} and {}", self.encoder, other.encoder), self.width + other.width);
+        for description in descriptions {
+            let key = wider.key(description);
+            if wider.rows.contains_key(&key) {
+                continue;
+            }
+            let missing = || EncoderError::NotStored { description: (*description).into() };
+            let mut truncated = false;
+            for table in [self, other] {
+                wider.values.extend_from_slice(table.get(description).ok_or_else(missing)?);
+                truncated |= table.truncated(description).unwrap_or_default();
+            }
+            wider.rows.insert(key, wider.keys.len());
+            wider.keys.push(key);
+            wider.truncated.push(truncated);
+        }
+        Ok(wider)
+    }
+
     /// Writes the table; a reader sees the old file or the new one, never half of it.
     ///
     /// # Errors

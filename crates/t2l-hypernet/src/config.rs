@@ -103,12 +103,21 @@ pub enum Offset {
 pub struct Copying {
     /// How many of the last layers.
     pub layers: usize,
-    /// Width of the vector of the quoted words, with which a task embedding ends.
+    /// Width of the vector of the quoted words, with which what is read of a task embedding ends.
     pub words: usize,
 }
 
-/// The module whose last rank copies.
-pub(crate) const COPYING_MODULE: &str = "v_proj";
+/// A rank of `v_proj` that is given to what a description does to attention as an instruction, in the last layers: see
+/// [`instructed`](crate::Hypernet::instruct).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instructed {
+    /// How many of the last layers. A task embedding ends with as many times the width of `v_proj`'s output.
+    pub layers: usize,
+}
+
+/// The module whose last rank copies, and whose first one is instructed.
+pub(crate) const V_PROJ: &str = "v_proj";
 
 /// The shape of a hypernetwork: everything that decides which tensors it has and what it computes with them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -148,6 +157,9 @@ pub struct HypernetConfig {
     /// Copying of quoted words, where there is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copying: Option<Copying>,
+    /// Effects of descriptions as instructions, where they are put in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructed: Option<Instructed>,
     /// Dropout in training.
     pub dropout: f64,
 }
@@ -189,6 +201,7 @@ impl HypernetConfig {
             learnable_positions: false,
             target: Target::Sft,
             copying: None,
+            instructed: None,
             dropout: 0.05,
         }
     }
@@ -225,6 +238,18 @@ impl HypernetConfig {
     /// Width of what a caller passes as a task: the embedding, or an index as one-hot.
     pub fn input_width(&self) -> usize {
         if self.conditioning == Conditioning::Learned { self.tasks } else { self.embedding }
+    }
+
+    /// Width of the effects with which a task embedding ends: those go into adapters as they are, the task encoder reads
+    /// only what stands before them.
+    pub fn effects_width(&self) -> usize {
+        let output = self.values_module().map_or(0, |m| self.layout.modules[m].out_features);
+        self.instructed.map_or(0, |instructed| instructed.layers.saturating_mul(output))
+    }
+
+    /// Width of what the task encoder reads of a task embedding.
+    pub(crate) fn read_width(&self) -> usize {
+        self.embedding.saturating_sub(self.effects_width())
     }
 
     /// Output width of a module's head.
@@ -296,6 +321,7 @@ impl HypernetConfig {
         if self.arch.by_rank() && !self.learnable_positions && !self.width().is_multiple_of(2) {
             return invalid("latent", self.latent.to_string(), "makes an odd trunk, whose ranks cannot be rotated");
         }
+        self.check_instructed()?;
         self.check_copying()?;
         let total = self.values();
         if total > MOST_VALUES {
@@ -307,23 +333,49 @@ impl HypernetConfig {
     fn check_copying(&self) -> Result<(), HypernetError> {
         let Some(copying) = self.copying else { return Ok(()) };
         within("copying.layers", copying.layers, 1, self.layout.layers)?;
-        within("copying.words", copying.words, 1, self.embedding)?;
-        let invalid = |reason| Err(HypernetError::Config { key: "copying", value: format!("{copying:?}"), reason });
+        within("copying.words", copying.words, 1, self.read_width())?;
         if !matches!(self.conditioning, Conditioning::Text | Conditioning::Input) {
-            return invalid("is for hypernetworks that read texts");
+            let (value, reason) = (format!("{copying:?}"), "is for hypernetworks that read texts");
+            return Err(HypernetError::Config { key: "copying", value, reason });
         }
+        self.check_rank_of_values("copying", usize::from(self.instructed.is_some()))
+    }
+
+    fn check_instructed(&self) -> Result<(), HypernetError> {
+        let Some(instructed) = self.instructed else { return Ok(()) };
+        within("instructed.layers", instructed.layers, 1, self.layout.layers)?;
+        let invalid =
+            |value: usize, reason| Err(HypernetError::Config { key: "instructed", value: value.to_string(), reason });
+        if self.conditioning != Conditioning::Text {
+            return invalid(instructed.layers, "is for hypernetworks that read descriptions");
+        }
+        if self.effects_width() >= self.embedding {
+            return invalid(self.embedding, "values of a task embedding are not more than the effects alone");
+        }
+        self.check_rank_of_values("instructed", 0)
+    }
+
+    /// Whether a rank of `v_proj` can be had for something of its own beside `taken` others.
+    fn check_rank_of_values(&self, key: &'static str, taken: usize) -> Result<(), HypernetError> {
+        let invalid = |value: String, reason| Err(HypernetError::Config { key, value, reason });
         if self.target != Target::Sft {
-            return invalid("is for hypernetworks that are trained through the language model");
+            return invalid(
+                format!("{:?}", self.target),
+                "is for hypernetworks that are trained through the language model",
+            );
         }
-        if self.copying_module().is_none() {
-            return invalid("needs v_proj among the target modules");
+        if self.values_module().is_none() {
+            return invalid("no v_proj".into(), "needs v_proj among the target modules");
+        }
+        if self.scaling.rank <= taken {
+            return invalid(self.scaling.rank.to_string(), "is a rank too few");
         }
         Ok(())
     }
 
-    /// Place of the module that copies, in the layout.
-    pub(crate) fn copying_module(&self) -> Option<usize> {
-        self.layout.modules.iter().position(|m| m.name == COPYING_MODULE)
+    /// Place of `v_proj` in the layout.
+    pub(crate) fn values_module(&self) -> Option<usize> {
+        self.layout.modules.iter().position(|m| m.name == V_PROJ)
     }
 
     /// Values of all tensors together, and at least those of one adapter. Sizes are checked one by one already.

@@ -12,7 +12,7 @@
 use burn::tensor::Tensor;
 use t2l_core::ModuleFactors;
 
-use crate::config::{COPYING_MODULE, Copying};
+use crate::config::{Copying, V_PROJ};
 use crate::forward::Net;
 use crate::{Hypernet, HypernetError};
 
@@ -42,7 +42,7 @@ impl Hypernet {
         let mut config = self.config.clone();
         config.copying = Some(Copying { layers, words });
         config.check()?;
-        let module = config.copying_module().map(|m| &config.layout.modules[m]);
+        let module = config.values_module().map(|m| &config.layout.modules[m]);
         let fits = module.is_some_and(|m| m.out_features == output && start.rows.dims() == [layers, m.in_features]);
         if !fits {
             let value = format!("{:?} and {:?}", start.rows.dims(), start.words_to_b.dims());
@@ -69,7 +69,8 @@ impl Hypernet {
 }
 
 impl Net<'_> {
-    /// Puts the quoted words into the last rank of the last layers. `tasks`: `[n, e]`, `encoded`: `[n, c]`.
+    /// Puts the quoted words into the last rank of the last layers. `tasks`: what is read of the task
+    /// embeddings, `encoded`: `[n, c]`.
     pub(crate) fn copy_words(
         &self,
         copying: Copying,
@@ -78,22 +79,29 @@ impl Net<'_> {
         encoded: Tensor<2>,
     ) {
         let Copying { layers, words } = copying;
-        let Some(m) = modules.iter_mut().find(|m| m.name == COPYING_MODULE) else { return };
+        let Some(m) = modules.iter_mut().find(|m| m.name == V_PROJ) else { return };
         let ([n, all, rank, input], output) = (m.a.dims(), m.b.dims()[2]);
         let quoted = tasks.clone().narrow(1, tasks.dims()[1] - words, words);
         let to_b = self.get::<3>(WORDS).reshape([layers * output, words]);
         let gates = self.linear(GATE, encoded).reshape([n, layers, 1, 1]);
         let b = quoted.matmul(to_b.transpose()).reshape([n, layers, output, 1]) * gates;
         let a = self.get::<2>(ROWS).reshape([1, layers, 1, input]).expand([n, layers, 1, input]);
-        m.a = in_last_rank(m.a.clone(), a, all - layers, rank, 2);
-        m.b = in_last_rank(m.b.clone(), b, all - layers, rank, 3);
+        m.a = with_rank(m.a.clone(), a, all - layers, rank - 1, 2);
+        m.b = with_rank(m.b.clone(), b, all - layers, rank - 1, 3);
     }
 }
 
-/// `factor` with its last rank, from a layer on, replaced by `last`. `ranks`: the dimension of the ranks.
-fn in_last_rank(factor: Tensor<4>, last: Tensor<4>, first: usize, rank: usize, ranks: usize) -> Tensor<4> {
-    let layers = last.dims()[1];
-    let others = |factor: Tensor<4>| factor.narrow(1, first, layers).narrow(ranks, 0, rank - 1);
-    let copying = if rank == 1 { last } else { Tensor::cat(vec![others(factor.clone()), last], ranks) };
-    if first == 0 { copying } else { Tensor::cat(vec![factor.narrow(1, 0, first), copying], 1) }
+/// `factor` with one of its ranks, from a layer on, replaced by `one`. `ranks`: the dimension of the ranks.
+pub(crate) fn with_rank(factor: Tensor<4>, one: Tensor<4>, first: usize, rank: usize, ranks: usize) -> Tensor<4> {
+    let (layers, all) = (one.dims()[1], factor.dims()[ranks]);
+    let within = factor.clone().narrow(1, first, layers);
+    let mut parts = vec![one];
+    if rank > 0 {
+        parts.insert(0, within.clone().narrow(ranks, 0, rank));
+    }
+    if rank + 1 < all {
+        parts.push(within.narrow(ranks, rank + 1, all - rank - 1));
+    }
+    let replaced = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, ranks) };
+    if first == 0 { replaced } else { Tensor::cat(vec![factor.narrow(1, 0, first), replaced], 1) }
 }

@@ -17,7 +17,7 @@ pub struct CodeUse {
 }
 
 impl Hypernet {
-    /// Lets it read `by` values behind those of a task embedding. They mean nothing to it until it is trained further.
+    /// Lets it read `by` values more behind those that it reads of a task embedding. They mean nothing to it until it is trained further.
     ///
     /// # Panics
     /// For a hypernetwork that is told nothing of tasks.

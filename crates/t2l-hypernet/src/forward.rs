@@ -54,6 +54,9 @@ impl Hypernet {
         }
         let mut net = Net { config, parameters, buffers: &self.buffers, dropout, place: 0, code_use: None };
         let device = parameters.iter().next().map_or_else(|| tasks.device(), |(_, p)| p.values.device());
+        let (read, effects) = (config.read_width(), config.effects_width());
+        let effects = config.instructed.map(|instructed| (instructed, tasks.clone().narrow(1, read, effects)));
+        let tasks = if effects.is_some() { tasks.narrow(1, 0, read) } else { tasks };
         let (encoded, aux_loss) = net.encode(tasks.clone());
         let made = if unconditional { 1 } else { n };
         let rows = net.rows(encoded.clone(), made, &device);
@@ -66,6 +69,9 @@ impl Hypernet {
         }
         if let (Some(copying), Some(encoded)) = (config.copying, &encoded) {
             net.copy_words(copying, &mut modules, tasks, encoded.clone());
+        }
+        if let (Some((instructed, effects)), Some(encoded)) = (effects, &encoded) {
+            net.instruct(instructed, &mut modules, effects, encoded.clone());
         }
         if made < n {
             modules = modules.into_iter().map(|m| repeat(m, n)).collect();

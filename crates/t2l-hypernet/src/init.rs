@@ -86,6 +86,9 @@ fn check_start(config: &HypernetConfig, init: Init) -> Result<(), HypernetError>
         _ if config.copying.is_some() => {
             ("copying", "some".to_owned(), "starts from a base model: `copy_words` gives it to a hypernetwork")
         }
+        _ if config.instructed.is_some() => {
+            ("instructed", "some".to_owned(), "starts from a base model: `instruct` gives it to a hypernetwork")
+        }
         _ => return Ok(()),
     };
     Err(HypernetError::Config { key, value, reason })

@@ -34,10 +34,13 @@ mod heads;
 mod hypernet;
 pub mod import;
 mod init;
+mod instructed;
 mod tensors;
 
 pub use checkpoint::{Checkpoint, Dtype, MANIFEST, Manifest, ModelRef, Rendering, VERSION, WEIGHTS};
-pub use config::{Arch, Conditioning, Copying, HypernetConfig, Offset, ParameterCounts, Target, TaskEncoder};
+pub use config::{
+    Arch, Conditioning, Copying, HypernetConfig, Instructed, Offset, ParameterCounts, Target, TaskEncoder,
+};
 pub use copying::CopyingStart;
 pub use encode::CodeUse;
 pub use error::HypernetError;
@@ -45,3 +48,4 @@ pub use forward::{DropoutSeed, HypernetOutput};
 pub use heads::rotary_tables;
 pub use hypernet::Hypernet;
 pub use init::Init;
+pub use instructed::InstructedStart;

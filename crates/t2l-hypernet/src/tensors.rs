@@ -1,6 +1,7 @@
 //! Which tensors a hypernetwork has: names and shapes, as the published checkpoints name them.
 
 use crate::config::{CLASSES, CODES, Conditioning, HypernetConfig, Offset, TaskEncoder};
+use crate::instructed::WORN;
 
 /// What a tensor is, which decides its initial value and whether it is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,8 @@ pub(crate) enum Role {
     OffsetA(usize),
     /// Offsets of B.
     OffsetB,
-    /// Zero until [`Hypernet::copy_words`](crate::Hypernet::copy_words) sets it.
+    /// Zero until [`Hypernet::copy_words`](crate::Hypernet::copy_words) or
+    /// [`Hypernet::instruct`](crate::Hypernet::instruct) sets it.
     Zero,
     /// Statistics of VQ, not trained by gradient: counts start at zero.
     Count,
@@ -85,12 +87,26 @@ pub(crate) fn specs(config: &HypernetConfig) -> Vec<Spec> {
             }
         }
     }
-    if let (Some(copying), Some(module)) = (config.copying, config.copying_module()) {
+    if let (Some(copying), Some(module)) = (config.copying, config.values_module()) {
         let m = &config.layout.modules[module];
         list.add("copying.A".into(), &[copying.layers, m.in_features], Role::Zero);
         list.add("copying.gate.weight".into(), &[copying.layers, config.task_width()], Role::Zero);
         list.add("copying.gate.bias".into(), &[copying.layers], Role::Zero);
         list.push("copying.words_to_B".into(), &[copying.layers, m.out_features, copying.words], Role::Zero, false);
+    }
+    if let (Some(instructed), Some(module)) = (config.instructed, config.values_module()) {
+        let (m, layers) = (&config.layout.modules[module], instructed.layers);
+        list.add("instructed.A".into(), &[layers, m.in_features], Role::Zero);
+        list.add("instructed.gate.weight".into(), &[layers, config.task_width()], Role::Zero);
+        list.add("instructed.gate.bias".into(), &[layers], Role::Zero);
+        list.add("instructed.always".into(), &[layers, m.out_features], Role::Zero);
+        list.push("instructed.scale".into(), &[layers], Role::Zero, false);
+        let depth = config.layout.layers;
+        for m in &config.layout.modules {
+            let (a, b) = ([depth, rank, m.in_features], [depth, m.out_features, rank]);
+            list.push(format!("{WORN}.A.{}", m.name), &a, Role::Zero, false);
+            list.push(format!("{WORN}.B.{}", m.name), &b, Role::Zero, false);
+        }
     }
     if config.arch.shares_head() {
         list.norm("out_emb_norm", d);
@@ -124,7 +140,7 @@ impl List {
     }
 
     fn task_encoder(&mut self, config: &HypernetConfig) {
-        let (e, c) = (config.embedding, config.latent / 2);
+        let (e, c) = (config.read_width(), config.latent / 2);
         match config.conditioning {
             Conditioning::None => return,
             Conditioning::Learned => self.add("task_vectors".into(), &[config.tasks, e], Role::Embedding),

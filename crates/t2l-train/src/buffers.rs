@@ -1,5 +1,5 @@
-//! What a hypernetwork's run has to remember besides trained parameters: codes that averages move, and offsets that must
-//! still be the same.
+//! What a hypernetwork's run has to remember besides trained parameters: codes that averages move, and what of its start must
+//! still be the same: offsets, and what instruction effects were looked at with.
 
 use burn::tensor::{Tensor, TensorData};
 use serde_json::{Map, Value, json};
@@ -12,19 +12,22 @@ const CODES: &str = "task_encoder.";
 
 /// A sampler's state, with what has to be remembered where there is something.
 pub(crate) fn position(sampler: Value, hypernet: &Hypernet) -> Value {
-    let (codes, offsets) = (codes(hypernet), offsets_digest(hypernet));
-    if codes.is_empty() && offsets.is_none() {
+    let (codes, offsets, instructed) = (codes(hypernet), offsets_digest(hypernet), instructed_digest(hypernet));
+    if codes.is_empty() && offsets.is_none() && instructed.is_none() {
         return sampler;
     }
-    json!({ "sampler": sampler, "codes": codes, "offsets": offsets })
+    json!({ "sampler": sampler, "codes": codes, "offsets": offsets, "instructed": instructed })
 }
 
-/// Puts the codes of a position back and compares the offsets; gives the sampler's state.
+/// Puts the codes of a position back and compares the rest; gives the sampler's state.
 pub(crate) fn restore<'a>(position: &'a Value, hypernet: &mut Hypernet) -> Result<&'a Value, String> {
-    let offsets = offsets_digest(hypernet);
+    let (offsets, instructed) = (offsets_digest(hypernet), instructed_digest(hypernet));
     let names: Vec<String> = codes(hypernet).into_iter().map(|(name, _)| name).collect();
-    if names.is_empty() && offsets.is_none() {
+    if names.is_empty() && offsets.is_none() && instructed.is_none() {
         return Ok(position);
+    }
+    if position["instructed"].as_str() != instructed.as_deref() {
+        return Err("measures instruction effects with another adapter: run.start_from has changed".into());
     }
     if position["offsets"].as_str() != offsets.as_deref() {
         return Err("was trained on top of another adapter: hypernet.multitask has changed".into());
@@ -50,16 +53,26 @@ fn offsets_digest(hypernet: &Hypernet) -> Option<String> {
     if hypernet.config.offset != Offset::Frozen {
         return None;
     }
-    let offsets = hypernet.buffers.iter().filter(|(name, _)| name.starts_with("AB_offset."));
+    Some(digest(hypernet, "AB_offset."))
+}
+
+/// Digest of what instruction effects are looked at with, which comes from the run's start.
+fn instructed_digest(hypernet: &Hypernet) -> Option<String> {
+    hypernet.config.instructed.map(|_| digest(hypernet, "instructed."))
+}
+
+/// Digest of the values that are not trained and whose names begin so.
+fn digest(hypernet: &Hypernet, prefix: &str) -> String {
+    let named = hypernet.buffers.iter().filter(|(name, _)| name.starts_with(prefix));
     let bytes = |data: TensorData| data.iter::<f32>().flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
-    Some(files::digest(offsets.map(|(_, p)| bytes(p.values.to_data()))))
+    files::digest(named.map(|(_, p)| bytes(p.values.to_data())))
 }
 
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use t2l_core::{AdapterLayout, LoraScaling, TargetModule};
-    use t2l_hypernet::{Arch, CodeUse, HypernetConfig, Init, TaskEncoder};
+    use t2l_core::{AdapterLayout, LoraFactors, LoraScaling, ModuleFactors, TargetModule};
+    use t2l_hypernet::{Arch, CodeUse, HypernetConfig, Init, InstructedStart, TaskEncoder};
 
     use super::*;
     use crate::{PlainLora, set_offsets};
@@ -99,6 +112,32 @@ mod tests {
         assert_eq!(restore(&read, &mut resumed), Ok(&json!({ "at": 7 })));
         assert_eq!(values(&resumed), values(&moved));
         assert!(restore(&json!({ "at": 7 }), &mut fresh()).expect_err("refused").contains("task_encoder"));
+    }
+
+    #[test]
+    fn a_run_does_not_go_on_with_effects_under_another_adapter() {
+        let told = |strength: f64| {
+            let layout = AdapterLayout {
+                base_model: "tiny".into(),
+                layers: 1,
+                modules: vec![TargetModule::new("v_proj", 4, 4)],
+            };
+            let scaling = LoraScaling { alpha: 1.0, rank: 2, use_rslora: false };
+            let config = HypernetConfig { latent: 4, head_in: 4, ..HypernetConfig::new(Arch::L, layout, scaling, 3) };
+            let mut hypernet = Hypernet::new(config, Init::Ours, 1, &Device::flex()).expect("a hypernetwork");
+            let worn = ModuleFactors {
+                name: "v_proj".into(),
+                a: Tensor::ones([1, 1, 2, 4], &Device::flex()),
+                b: Tensor::full([1, 1, 4, 2], strength, &Device::flex()),
+            };
+            let worn = LoraFactors { scaling, modules: vec![worn] };
+            let rows = Tensor::ones([1, 4], &Device::flex());
+            hypernet.instruct(InstructedStart { rows, scales: vec![1.0], gate: 0.5, worn }).expect("takes effects");
+            hypernet
+        };
+        let at = position(json!(4), &told(0.5));
+        assert_eq!(restore(&at, &mut told(0.5)), Ok(&json!(4)));
+        assert!(restore(&at, &mut told(0.25)).expect_err("refused").contains("run.start_from"));
     }
 
     #[test]

@@ -156,6 +156,9 @@ pub struct HypernetSettings {
     /// In how many of the last layers one rank of `v_proj` is given to copying what the description quotes; 0 is none.
     /// Default 0 (not in the published recipe).
     pub copying_layers: usize,
+    /// In how many of the last layers one rank of `v_proj` is given to what a description does to the base model's attention
+    /// as an instruction; 0 is none. Default 0 (not in the published recipe).
+    pub instructed_layers: usize,
     /// Dropout inside the trunk. Default 0.05 (published).
     pub dropout: f64,
 }
@@ -176,6 +179,7 @@ impl Default for HypernetSettings {
             multitask: None,
             offset: t2l_hypernet::Offset::Frozen,
             copying_layers: 0,
+            instructed_layers: 0,
             dropout: 0.05,
         }
     }

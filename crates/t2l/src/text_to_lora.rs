@@ -7,7 +7,7 @@ use t2l_adapter::peft::{self, SaveOptions};
 use t2l_backbone::{Backbone, WeightType};
 use t2l_core::{Adapter, AdapterGenerator, AdapterLayout, LoraFactors, TextEncoder, device};
 use t2l_data::user_turn;
-use t2l_encoder::{Encoder, QuotedWords, weights_sha256};
+use t2l_encoder::{Encoder, InstructionEffects, QuotedWords, weights_sha256};
 use t2l_hypernet::{Checkpoint, Conditioning, ModelRef};
 use t2l_models::{ModelError, Models, Progress};
 
@@ -83,7 +83,7 @@ impl Builder {
     }
 
     /// Where the checkpoint's base model lies: a folder, a GGUF file, or a name. Only a checkpoint that reads quoted words in its
-    /// token embeddings needs it here, and only where that model is not known to `t2l models`.
+    /// token embeddings, or descriptions as instructions, needs it here, and only where that model is not known to `t2l models`.
     #[must_use]
     pub fn base(mut self, base: impl Into<String>) -> Self {
         self.base = Some(base.into());
@@ -98,7 +98,8 @@ impl Builder {
     }
 
     /// Loads hypernetwork and encoder; the encoder is fetched when it is not here. A checkpoint that reads quoted words also
-    /// takes the token embeddings of its base model.
+    /// takes the token embeddings of its base model, one with instruction effects the whole model, in f32: it
+    /// serves as [`TextToLora::base_model`] too, where that is to be the same file in f32.
     ///
     /// # Errors
     /// An unknown device, a damaged checkpoint, an encoder or a base model that cannot be had.
@@ -144,7 +145,8 @@ impl Builder {
             }
         }
         let mut encoder = Encoder::load(&folder, &device)?.with_id(&reference.id);
-        let expected = checkpoint.hypernet.config.embedding;
+        let config = &checkpoint.hypernet.config;
+        let expected = config.embedding - config.effects_width();
         if checkpoint.manifest.quoted_words {
             let base = base_of(&checkpoint, self.base.as_deref(), &models, progress)?;
             let (width, words) = (encoder.width(), QuotedWords::load(&base)?);
@@ -171,11 +173,24 @@ impl Builder {
                 format!("one in {} that gives {} values instead of {expected}", folder.display(), encoder.width());
             return Err(Error::Invalid(another_encoder(&reference.id, &found)));
         }
-        Ok(TextToLora { device, source: self.checkpoint, checkpoint, encoder, models })
+        let mut read_with = None;
+        if let (Some(instructed), Some(worn)) = (config.instructed, checkpoint.hypernet.worn_while_instructed()) {
+            let base = base_of(&checkpoint, self.base.as_deref(), &models, progress)?;
+            let backbone = Backbone::load(&base, &device)?;
+            let effects = InstructionEffects::new(backbone.clone(), instructed.layers, worn)?;
+            let (wanted, found) = (config.effects_width(), effects.width());
+            if wanted != found {
+                let reason = format!("puts {wanted} values of instructions in, and {} gives {found}", base.display());
+                return Err(Error::Invalid(format!("the hypernetwork {reason}")));
+            }
+            encoder = encoder.with_instruction_effects(effects);
+            read_with = Some((base, backbone));
+        }
+        Ok(TextToLora { device, source: self.checkpoint, checkpoint, encoder, read_with, models })
     }
 }
 
-/// Where the base model lies whose token embeddings a checkpoint reads: its own, or `given` where that cannot be had.
+/// Where the base model lies that a checkpoint reads descriptions with: its own, or `given` where that cannot be had.
 fn base_of(
     checkpoint: &Checkpoint,
     given: Option<&str>,
@@ -186,7 +201,7 @@ fn base_of(
     match (fetch(models, own, progress), given) {
         (Err(_), Some(name)) => fetch(models, &model_ref(models, name), progress),
         (Err(Error::Model(error @ ModelError::Unknown { .. })), None) => Err(Error::Invalid(format!(
-            "{error}; the checkpoint reads quoted words in the token embeddings of its base model, {}: name where it lies with --model",
+            "{error}; the checkpoint reads descriptions with its base model, {}: name where it lies with --model",
             own.id
         ))),
         (found, _) => found,
@@ -223,6 +238,8 @@ pub struct TextToLora {
     source: CheckpointSource,
     checkpoint: Checkpoint,
     encoder: Encoder,
+    /// The base model that reads descriptions as instructions, and where it lies.
+    read_with: Option<(PathBuf, Backbone)>,
     models: Models,
 }
 
@@ -291,7 +308,11 @@ impl TextToLora {
             None => self.checkpoint.manifest.base_model.clone(),
         };
         let path = fetch(&self.models, &reference, progress)?;
-        let mut backbone = Backbone::load_as(&path, held, &self.device)?;
+        let at_hand = self.read_with.as_ref().filter(|(read, _)| *read == path && held == WeightType::F32);
+        let mut backbone = match at_hand {
+            Some((_, backbone)) => backbone.clone(),
+            None => Backbone::load_as(&path, held, &self.device)?,
+        };
         if let Some(known) = self.models.known(reference.name.as_deref().unwrap_or(&reference.id)) {
             backbone.id = known.hub_id.to_owned();
         }

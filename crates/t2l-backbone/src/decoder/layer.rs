@@ -200,19 +200,49 @@ impl Layer {
     ) -> Tensor<3> {
         let worn = Worn { adapters, layer };
         let x = self.attention_input(config, stream.clone());
-        let mut attended = self.attend(config, layer, x, starts, rotations, cache, &worn);
+        let attended = self.attend(config, layer, x, starts, rotations, cache, &worn);
+        self.after_attention(config, stream, attended, &worn)
+    }
+
+    /// As [`Layer::forward`] without a cache and padding on the left: the stream after the layer, and what its attention
+    /// hands to the output projection.
+    pub(super) fn forward_and_attended(
+        &self,
+        config: &DecoderConfig,
+        layer: usize,
+        stream: Tensor<3>,
+        rotations: &Rotations,
+        adapters: &AdapterBatch,
+    ) -> (Tensor<3>, Tensor<3>) {
+        let rows = stream.dims()[0];
+        let worn = Worn { adapters, layer };
+        let x = self.attention_input(config, stream.clone());
+        let attended = self.attend(config, layer, x, &vec![0; rows], rotations, None, &worn);
+        (self.after_attention(config, stream, attended.clone(), &worn), attended)
+    }
+
+    /// The rest of a layer: attention's output projection, and the MLP.
+    fn after_attention(
+        &self,
+        config: &DecoderConfig,
+        stream: Tensor<3>,
+        attended: Tensor<3>,
+        worn: &Worn<'_>,
+    ) -> Tensor<3> {
+        let mut attended = worn.add("o_proj", self.output.forward(attended.clone()), 0, &attended);
         if let Some(norm) = &self.attention_norm {
             attended = ops::rms_norm(attended, norm, config.norm_eps);
         }
         let stream = stream + attended;
         let x = ops::rms_norm(stream.clone(), &self.mlp_norm, config.norm_eps);
-        let mut out = self.mlp(config, x, &worn);
+        let mut out = self.mlp(config, x, worn);
         if let Some(norm) = &self.output_norm {
             out = ops::rms_norm(out, norm, config.norm_eps);
         }
         stream + out
     }
 
+    /// What the heads read: `[batch, tokens, heads · head size]`.
     #[allow(clippy::too_many_arguments, reason = "everything attention depends on, named once")]
     fn attend(
         &self,
@@ -235,7 +265,7 @@ impl Layer {
         }
         let whole_heads = config.rotary_dim == head_dim;
         let plain = cache.is_none() && self.head_norms.is_none() && config.attention_softcap.is_none() && whole_heads;
-        let attended = if plain {
+        if plain {
             ops::rope_attention(qkv, cos, sin, [heads, kv_heads], &mask, config.attention_scale)
         } else {
             let part = |first: usize, heads: usize| -> Tensor<4> {
@@ -260,9 +290,7 @@ impl Layer {
             }
             let attended = ops::attention(q, k, v, &mask, config.attention_scale, config.attention_softcap);
             attended.reshape([batch, tokens, heads * head_dim])
-        };
-        let out = self.output.forward(attended.clone());
-        worn.add("o_proj", out, 0, &attended)
+        }
     }
 
     fn mlp(&self, config: &DecoderConfig, x: Tensor<3>, worn: &Worn<'_>) -> Tensor<3> {

@@ -232,6 +232,33 @@ impl Decoder {
         Ok(inputs.map(|(layer, stream)| layer.attention_input(&self.config, stream)).collect())
     }
 
+    /// Gives what attention hands to its output projection in each layer from `first` on: `[batch, tokens, heads · head size]`.
+    ///
+    /// Rows begin at the first token; padding on the right is seen by no real token.
+    ///
+    /// # Errors
+    /// Adapters that do not fit.
+    pub fn attention_outputs(
+        &self,
+        embeddings: Tensor<3>,
+        adapters: &AdapterBatch,
+        first: usize,
+        mut give: impl FnMut(Tensor<3>),
+    ) -> Result<(), BackboneError> {
+        let [batch, tokens, _] = embeddings.dims();
+        self.check_fit(adapters, batch)?;
+        let rotations = Rotations::new(&self.config, &vec![0; batch], 0, tokens, tokens, &self.device());
+        let mut stream = embeddings;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let (next, attended) = layer.forward_and_attended(&self.config, i, stream, &rotations, adapters);
+            stream = next;
+            if i >= first {
+                give(attended);
+            }
+        }
+        Ok(())
+    }
+
     /// The weight of a layer's output projection, `o_proj`, in f32: `[hidden, heads · head size]`. `None` where there is no
     /// such layer, or its weights are packed for training.
     pub fn output_weight(&self, layer: usize) -> Option<Tensor<2>> {

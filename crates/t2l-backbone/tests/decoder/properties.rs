@@ -4,7 +4,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use proptest::prelude::*;
 use serde_json::json;
 use t2l_backbone::{Decoder, GenerateOptions, KvCache, Sampling, WeightType};
-use t2l_core::{Adapter, AdapterBatch};
+use t2l_core::{Adapter, AdapterBatch, LoraWeights};
 
 use super::tiny::{Shape, Tiny, any_shape};
 use super::{greedy, ids, values};
@@ -81,6 +81,37 @@ proptest! {
         let adapted = logits(&decoder, &rows, &starts, &wearing(&[adapter], &vec![Some(0); rows.len()]));
         let merged = logits(&merged, &rows, &starts, &AdapterBatch::none(rows.len()));
         same("adapted", &values(adapted), &values(merged), TOLERANCE);
+    }
+
+    #[test]
+    fn what_attention_hands_on_at_the_first_token_is_its_value(shape in any_shape(), count in 1usize..6, seed in any::<u64>()) {
+        let decoder = Tiny::new(shape).load().expect("loads");
+        let (config, device) = (decoder.config(), Device::flex());
+        let (dim, group) = (config.head_dim, config.heads / config.kv_heads);
+        let embedded = decoder.embed(ids(&[tokens(count, config.vocab_size, seed)], &device));
+        let wave = |rows: usize, columns: usize| -> Tensor<2> {
+            let values: Vec<f32> = (0..rows * columns).map(|i| (i as f32 * 0.7).sin()).collect();
+            Tensor::from_data(TensorData::new(values, [rows, columns]), &device)
+        };
+        let (a, b) = (wave(2, config.hidden_size), wave(config.kv_heads * dim, 2));
+        let mut adapter = Adapter::new("tiny", false);
+        adapter.insert(0, "v_proj", LoraWeights { a: a.clone(), b: b.clone(), alpha: 2.0 });
+        let outputs = |adapters: &AdapterBatch| -> Vec<f32> {
+            let mut outputs = Vec::new();
+            decoder.attention_outputs(embedded.clone(), adapters, 0, |output| outputs.push(output)).expect("runs");
+            assert_eq!(outputs.len(), config.layers);
+            assert!(outputs.iter().all(|output| output.dims() == [1, count, config.heads * dim]));
+            values(outputs[0].clone().narrow(1, 0, 1))
+        };
+        let (bare, worn) = (outputs(&AdapterBatch::none(1)), outputs(&wearing(&[adapter], &[Some(0)])));
+        // One token sees itself alone, so that an update of its value comes out of every query head as it is.
+        let first = decoder.attention_inputs(embedded.clone(), &[0]).expect("runs")[0].clone().narrow(1, 0, 1);
+        let value = values(first.reshape([1, config.hidden_size]).matmul(a.transpose()).matmul(b.transpose()));
+        let added: Vec<f32> = worn.iter().zip(&bare).map(|(worn, bare)| worn - bare).collect();
+        let expected: Vec<f32> = (0..config.heads)
+            .flat_map(|head| value[head / group * dim..][..dim].iter().copied())
+            .collect();
+        same("an update of a value", &added, &expected, TOLERANCE);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod batching;
 mod hostile;
+mod instruction;
 mod last_token;
 mod quoted;
 mod reference;

@@ -11,7 +11,7 @@ impl Checkpoint {
     /// from it: often better on tasks of other kinds than either (Wortsman et al., Robust fine-tuning of zero-shot
     /// models, 2022). One that was told of no quoted words may be the
     /// start of one that was. One that copies none may be the start of one that does: what copies is then the other's, at
-    /// every share.
+    /// every share. So may one without instruction effects of one with them.
     ///
     /// # Errors
     /// Hypernetworks of different shapes, or of different encoders or base models; a share outside [0, 1].
@@ -26,9 +26,12 @@ impl Checkpoint {
         }
         let mut start = self.clone();
         if other.manifest.quoted_words {
-            start.read_quoted_words(other.hypernet.config.embedding);
+            start.read_quoted_words(other.hypernet.config.read_width());
         }
         let mut start = start.hypernet;
+        if other.hypernet.config.instructed.is_some() && start.config.instructed.is_none() {
+            start.instruct_as(&other.hypernet);
+        }
         if other.hypernet.config.copying.is_some() && start.config.copying.is_none() {
             start.copy_words_as(&other.hypernet);
         }

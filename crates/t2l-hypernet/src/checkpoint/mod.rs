@@ -93,14 +93,14 @@ impl Checkpoint {
         &self.manifest.weights_sha256
     }
 
-    /// Lets a hypernetwork that was told of no quoted words read them behind its embedding, both together `embedding` wide:
-    /// it goes on as though nothing were quoted. One that reads them already, or reads no embeddings, stays as it is.
-    pub fn read_quoted_words(&mut self, embedding: usize) {
+    /// Lets a hypernetwork that was told of no quoted words read them behind its embedding, both together `read` wide: it goes
+    /// on as though nothing were quoted. One that reads them already, or reads no embeddings, stays as it is.
+    pub fn read_quoted_words(&mut self, read: usize) {
         let config = &self.hypernet.config;
         if self.manifest.quoted_words || !matches!(config.conditioning, Conditioning::Text | Conditioning::Input) {
             return;
         }
-        self.hypernet.widen(embedding.saturating_sub(config.embedding));
+        self.hypernet.widen(read.saturating_sub(config.read_width()));
         self.manifest.quoted_words = true;
     }
 }

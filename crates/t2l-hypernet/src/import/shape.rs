@@ -47,6 +47,7 @@ pub(super) fn config(
         head_in: columns(archive, "mlp3.4.bias").unwrap_or(0),
         head_bias: archive.names().any(|name| name.starts_with("heads.") && name.ends_with(".bias")),
         copying: None,
+        instructed: None,
         learnable_positions: args.learnable_pos_emb && args.autoreg_gen,
         target,
         dropout: 0.05,

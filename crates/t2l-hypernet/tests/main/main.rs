@@ -4,6 +4,7 @@ mod checkpoint;
 mod copying;
 mod gradients;
 mod import;
+mod instructed;
 mod properties;
 mod reference;
 mod support;

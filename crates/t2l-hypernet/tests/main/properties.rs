@@ -58,6 +58,7 @@ fn any_config() -> impl Strategy<Value = HypernetConfig> {
                 head_bias: switches.0,
                 offset,
                 copying: None,
+                instructed: None,
                 learnable_positions: switches.1 || odd,
                 target,
                 dropout: 0.05,

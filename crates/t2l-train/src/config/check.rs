@@ -24,6 +24,7 @@ impl TrainConfig {
         self.check_extra()?;
         self.check_quoted_words()?;
         self.check_copying()?;
+        self.check_instructed()?;
         share("loss.label_smoothing", self.loss.label_smoothing, true)?;
         share("loss.lora_dropout", self.loss.lora_dropout, true)?;
         share("hypernet.dropout", self.hypernet.dropout, true)?;
@@ -133,6 +134,26 @@ impl TrainConfig {
                 "needs model.quoted_words, and v_proj among hypernet.target_modules",
             ),
             _ => wrong("hypernet.copying_layers", layers, "is for `sft` and `hyperdecoder`"),
+        }
+    }
+
+    /// Instructions are descriptions, and their effects go into values.
+    fn check_instructed(&self) -> Result<(), TrainError> {
+        let (key, layers) = ("hypernet.instructed_layers", self.hypernet.instructed_layers);
+        let values = self.hypernet.target_modules.iter().any(|m| m == "v_proj");
+        let text = self.hypernet.conditioning == t2l_hypernet::Conditioning::Text;
+        let taken = usize::from(self.hypernet.copying_layers > 0);
+        match layers {
+            0 => Ok(()),
+            _ if self.hypernet.multitask.is_some() => {
+                wrong(key, layers, "would replace a rank of hypernet.multitask's adapter")
+            }
+            _ if self.trainer != Trainer::Sft || !text => wrong(key, layers, "is for `sft` on descriptions"),
+            _ if !values => wrong(key, layers, "needs v_proj among hypernet.target_modules"),
+            _ if self.hypernet.rank <= taken => {
+                wrong(key, layers, "needs a rank of its own: hypernet.rank is too small")
+            }
+            _ => Ok(()),
         }
     }
 
@@ -265,6 +286,24 @@ mod tests {
         }
         let by_index = format!("{quoted}[hypernet]\nconditioning = \"one-hot\"");
         assert!(refusal(&by_index, Trainer::Sft).is_some_and(|e| e.contains("quoted_words = true")));
+    }
+
+    #[test]
+    fn instructions_are_descriptions_and_their_effects_go_into_values() {
+        let instructed = |more: &str| format!("[hypernet]\ninstructed_layers = 4\n{more}");
+        assert_eq!(refusal(&instructed(""), Trainer::Sft), None);
+        let reasons = [
+            ("", Trainer::Recon, "on descriptions"),
+            ("", Trainer::Multitask, "on descriptions"),
+            ("conditioning = \"one-hot\"\n", Trainer::Sft, "on descriptions"),
+            ("target_modules = [\"q_proj\"]\n", Trainer::Sft, "needs v_proj"),
+            ("multitask = \"m\"\ninit = \"zero\"\n", Trainer::Sft, "multitask's adapter"),
+            ("rank = 1\ncopying_layers = 2\n[model]\nquoted_words = true\n", Trainer::Sft, "rank is too small"),
+        ];
+        for (more, trainer, expected) in reasons {
+            let message = refusal(&instructed(more), trainer).unwrap_or_default();
+            assert!(message.contains("instructed_layers = 4") && message.contains(expected), "{more}: {message}");
+        }
     }
 
     #[test]

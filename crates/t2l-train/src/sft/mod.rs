@@ -1,8 +1,10 @@
 //! Supervised fine-tuning of the hypernetwork, end to end through the frozen language model.
 
 mod conditions;
+mod constant;
 mod contrast;
 mod copying;
+mod instructed;
 mod offsets;
 mod step;
 mod trainee;
@@ -11,6 +13,7 @@ pub(crate) use conditions::drawn_descriptions;
 pub use conditions::{Conditions, Turns};
 pub use contrast::Contrast;
 pub use copying::set_copying;
+pub use instructed::set_instructed;
 pub use offsets::set_offsets;
 pub use step::{StepOutput, sft_step};
 pub use trainee::Sft;

@@ -87,8 +87,9 @@ impl Trainee for Sft {
         let again = contrasts.iter().map(|c| &draws[c.own]);
         let rows: Vec<_> = draws.iter().chain(again).map(|d| self.corpus.example(d)).collect();
         let batch = TrainBatch::new(&rows, 8, 0);
-        // What is copied is copied as it stands.
-        let exact = self.hypernet.config.copying.map_or(0, |copying| copying.words);
+        // What is copied is copied as it stands, and effects of instructions are put in as they are.
+        let config = &self.hypernet.config;
+        let exact = config.copying.map_or(0, |copying| copying.words) + config.effects_width();
         let embeddings = with_noise(self.conditions.of(&draws)?, exact, self.loss.description_noise, seed);
         let output = sft_step_share(
             &self.decoder,

@@ -8,8 +8,8 @@ use t2l_core::{AdapterBatch, AdapterGenerator, LoraFactors, LoraScaling};
 use t2l_data::{TokenizedExample, TrainBatch};
 use t2l_hypernet::{Arch, Conditioning, Hypernet, HypernetConfig, Init, Offset, TaskEncoder};
 use t2l_train::{
-    LossConfig, Optimizer, OptimizerConfig, PlainLora, StepSeed, Weighting, global_norm, set_copying, set_offsets,
-    sft_step,
+    LossConfig, Optimizer, OptimizerConfig, PlainLora, StepSeed, Weighting, global_norm, set_copying, set_instructed,
+    set_offsets, sft_step,
 };
 
 const TASKS: usize = 3;
@@ -300,4 +300,49 @@ fn copying_wants_layers_that_are_there_and_weights_that_can_be_read() {
     assert!(refused(&decoder, &[&example], 3).contains("more than the base model has"));
     assert!(refused(&decoder, &[], 1).contains("no example"));
     assert_eq!(refused(&decoder, &[&example], 2), "");
+}
+
+#[test]
+fn effects_of_instructions_are_put_back_at_every_position() {
+    let (decoder, device) = (decoder(), Device::flex());
+    let mut hypernet = Hypernet::new(config(&decoder, Arch::L), Init::Ours, 3, &device).expect("a hypernetwork");
+    let example = TokenizedExample { prompt: vec![3, 9, 17, 25], response: vec![30, 38] };
+    set_instructed(&mut hypernet, &decoder, &[&example], 1).expect("takes effects");
+    // A fresh hypernetwork writes what changes nothing, so that the base model itself is looked at.
+    let worn = hypernet.worn_while_instructed().expect("an adapter");
+    assert!(worn.modules.iter().all(|m| m.b.to_data().iter::<f32>().all(|x| x == 0.0)));
+    let effect: Vec<f32> = (0..8).map(|i| (i as f32 * 1.3).cos()).collect();
+    let told = [vec![0.0; WIDTH], effect.clone()].concat();
+    let factors =
+        hypernet.generate(Tensor::from_data(TensorData::new(told, [1, WIDTH + 8]), &device)).expect("written");
+    let batch = TrainBatch::new(&[&example], 1, 0);
+    let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(batch.ids, [1, batch.width]), &device);
+    let outputs = |worn: &AdapterBatch| -> Vec<f32> {
+        let mut output = Vec::new();
+        decoder
+            .attention_outputs(decoder.embed(ids.clone()), worn, 1, |last| output.extend(last.to_data().iter::<f32>()))
+            .expect("runs");
+        output
+    };
+    let (bare, worn) = (outputs(&AdapterBatch::none(1)), outputs(&AdapterBatch::from_factors(&factors)));
+    // One value head of 8 for two query heads, at each of the tokens that said what is constant.
+    assert_eq!(bare.len(), batch.width * 16);
+    for (i, (bare, worn)) in bare.iter().zip(&worn).enumerate() {
+        let (found, expected) = (worn - bare, 0.35 * effect[i % 8]);
+        assert!((found - expected).abs() < 0.1 * expected.abs() + 0.02, "{i}: {found} {expected}");
+    }
+}
+
+#[test]
+fn effects_want_layers_that_are_there() {
+    let decoder = decoder();
+    let example = TokenizedExample { prompt: vec![3, 9], response: vec![30] };
+    let refused = |examples: &[&TokenizedExample], layers| {
+        let mut hypernet =
+            Hypernet::new(config(&decoder, Arch::L), Init::Ours, 3, &Device::flex()).expect("a hypernetwork");
+        set_instructed(&mut hypernet, &decoder, examples, layers).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    assert!(refused(&[&example], 3).contains("more than the base model has"));
+    assert!(refused(&[], 1).contains("no example"));
+    assert_eq!(refused(&[&example], 2), "");
 }

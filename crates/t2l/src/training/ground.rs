@@ -11,8 +11,8 @@ use t2l_backbone::{Backbone, Decoder, Products};
 use t2l_core::ops::Bf16Weight;
 use t2l_core::{Adapter, AdapterLayout, LoraScaling, TextEncoder};
 use t2l_data::{Corpus, Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, example_turn, other_task};
-use t2l_encoder::{EmbeddingTable, Encoder, QuotedWords, fingerprint};
-use t2l_hypernet::{HypernetConfig, Manifest, Rendering};
+use t2l_encoder::{EmbeddingTable, Encoder, InstructionEffects, QuotedWords, fingerprint};
+use t2l_hypernet::{Hypernet, HypernetConfig, Manifest, Rendering};
 use t2l_train::{HeldOut, HeldOutExample, TrainConfig, Validator, fused_base};
 
 use super::ModelPaths;
@@ -252,11 +252,15 @@ impl Ground {
         cache: &Path,
         tell: &mut dyn FnMut(&str),
     ) -> Result<(EmbeddingTable, usize), Error> {
+        self.embedded("descriptions", &self.descriptions(), config, models, cache, tell)
+    }
+
+    /// Every description that a hypernetwork may be told.
+    fn descriptions(&self) -> Vec<&str> {
         let held_out = self.held_out_tasks().into_iter().flat_map(|held| held.tasks);
         let extra = tasks_of(self.extra.as_ref()).flat_map(|t| &t.descriptions.train);
         let all = held_out.flat_map(|t| t.descriptions.train.iter().chain(&t.descriptions.eval)).chain(extra);
-        let all: Vec<&str> = all.map(String::as_str).collect();
-        self.embedded("descriptions", &all, config, models, cache, tell)
+        all.map(String::as_str).collect()
     }
 
     /// Embeddings of texts of one kind, and their width. The folder `cache` keeps them, in a file for each kind
@@ -277,11 +281,41 @@ impl Ground {
         let table = EmbeddingTable::fill(&path, &encoder, texts, |done, of| {
             tell(&format!("embedding {kind}: {done} of {of}"));
         })?;
-        if !config.model.quoted_words {
-            return Ok((table, encoder.width()));
+        let (mut table, mut width) = (table, encoder.width());
+        if config.model.quoted_words {
+            let words = QuotedWords::load(&models.base)?;
+            width += words.width();
+            table = table.quoting(texts, &words)?;
         }
-        let words = QuotedWords::load(&models.base)?;
-        Ok((table.quoting(texts, &words)?, encoder.width() + words.width()))
+        Ok((table, width))
+    }
+
+    /// The same embeddings with what each description does to the base model as an instruction behind it, where the
+    /// hypernetwork puts that into adapters.
+    pub fn instructed(
+        &self,
+        table: EmbeddingTable,
+        hypernet: &Hypernet,
+        config: &TrainConfig,
+        models: &ModelPaths,
+        cache: &Path,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<EmbeddingTable, Error> {
+        let (Some(instructed), Some(worn)) = (hypernet.config.instructed, hypernet.worn_while_instructed()) else {
+            return Ok(table);
+        };
+        // Through the products that training takes: thousands of descriptions are read.
+        let backbone = Backbone { decoder: self.decoder(config), ..self.backbone.clone() };
+        let effects = InstructionEffects::new(backbone, instructed.layers, worn)?;
+        let id = format!("{}, {:?}, {:?}", effects.id(), config.model.weights, config.model.products);
+        let id = fingerprint(&id, &models.base)?;
+        let path = cache.join(format!("instructions-{id}.safetensors"));
+        let texts = self.descriptions();
+        tell("descriptions as instructions");
+        let effects = EmbeddingTable::fill(&path, &effects.with_id(id), &texts, |done, of| {
+            tell(&format!("descriptions as instructions: {done} of {of}"));
+        })?;
+        Ok(table.beside(&effects, &texts)?)
     }
 }
 

@@ -10,7 +10,7 @@ use t2l_train::{Conditions, Sft, TrainConfig, Turns};
 
 use super::ModelPaths;
 use super::ground::{Ground, HeldOutTasks, Validation};
-use super::sft::assemble;
+use super::sft::{assemble, start};
 use crate::Error;
 
 pub(super) fn prepare(
@@ -44,7 +44,8 @@ pub(super) fn prepare(
     let conditions = Conditions::Turns(Box::new(turns));
     let mut told = |_: HeldOutTasks<'_>, examples: &[Validation]| told(ground, &table, examples);
     let validators = ground.validators(held_out, &mut told, tell)?;
-    assemble(config, models, ground, corpus, width, conditions, validators)
+    let hypernet = start(config, models, ground, &corpus, width)?;
+    Ok(assemble(config, models, ground, corpus, hypernet, conditions, validators))
 }
 
 /// Every (task, example) that a whole run draws: the sampler's draws follow from the seed alone.

@@ -25,8 +25,14 @@ pub(super) fn hypernet(
         let id = &start.manifest.encoder.id;
         return Err(Error::Invalid(format!("{}: was trained with another encoder, {id}", path.display())));
     }
+    let instructed = start.hypernet.config.instructed;
     if config.model.quoted_words {
         start.read_quoted_words(shape.embedding);
+    }
+    if let Some(instructed) = instructed.filter(|instructed| instructed.layers != config.hypernet.instructed_layers) {
+        let (has, wanted) = (instructed.layers, config.hypernet.instructed_layers);
+        let reason = format!("has instruction effects in {has} layers, and hypernet.instructed_layers is {wanted}");
+        return Err(Error::Invalid(format!("{}: {reason}", path.display())));
     }
     let copying = start.hypernet.config.copying;
     if let Some(copying) = copying.filter(|copying| copying.layers != config.hypernet.copying_layers) {
@@ -34,7 +40,8 @@ pub(super) fn hypernet(
         let reason = format!("copies in {copied} layers, and hypernet.copying_layers is {wanted}");
         return Err(Error::Invalid(format!("{}: {reason}", path.display())));
     }
-    if start.hypernet.config != (HypernetConfig { copying, ..shape }) {
+    let embedding = shape.embedding + start.hypernet.config.effects_width();
+    if start.hypernet.config != (HypernetConfig { copying, instructed, embedding, ..shape }) {
         return Err(Error::Invalid(format!("{}: is a hypernetwork of another shape", path.display())));
     }
     Ok(start.hypernet)
@@ -67,6 +74,7 @@ pub(super) fn shape(config: &TrainConfig, ground: &Ground, width: usize) -> Resu
         learnable_positions: false,
         target: Target::Sft,
         copying: None,
+        instructed: None,
         dropout: settings.dropout,
     })
 }

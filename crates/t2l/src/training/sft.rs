@@ -4,7 +4,8 @@ use std::path::Path;
 
 use t2l_adapter::peft;
 use t2l_data::Corpus;
-use t2l_train::{Conditions, PlainLora, Sft, Share, TrainConfig, Validator, set_copying, set_offsets};
+use t2l_hypernet::Hypernet;
+use t2l_train::{Conditions, PlainLora, Sft, Share, TrainConfig, Validator, set_copying, set_instructed, set_offsets};
 
 use super::ModelPaths;
 use super::ground::{Ground, manifest, scaling};
@@ -21,22 +22,22 @@ pub(super) fn prepare(
 ) -> Result<Sft, Error> {
     let corpus = ground.corpus(config, tell)?;
     let (table, width) = ground.embeddings(config, models, cache, tell)?;
+    let hypernet = start(config, models, ground, &corpus, width)?;
+    let table = ground.instructed(table, &hypernet, config, models, cache, tell)?;
     let told = |(index, task)| told::of_task(config, ground, &table, index, task);
     let descriptions = ground.trained().enumerate().map(told).collect::<Result<Vec<_>, _>>()?;
     let validators = told::validators(config, ground, &table, tell)?;
-    assemble(config, models, ground, corpus, width, Conditions::Descriptions(descriptions), validators)
+    Ok(assemble(config, models, ground, corpus, hypernet, Conditions::Descriptions(descriptions), validators))
 }
 
-/// What is trained, of what it needs: on embeddings of this width.
-pub(super) fn assemble(
+/// The hypernetwork that a run begins with, for embeddings of this width.
+pub(super) fn start(
     config: &TrainConfig,
     models: &ModelPaths,
     ground: &Ground,
-    corpus: Corpus,
+    corpus: &Corpus,
     width: usize,
-    conditions: Conditions,
-    validators: Vec<Box<dyn Validator>>,
-) -> Result<Sft, Error> {
+) -> Result<Hypernet, Error> {
     let mut hypernet = hypernet(config, shape(config, ground, width)?, models, &ground.device)?;
     if let Some(path) = config.hypernet.multitask.as_ref().filter(|_| config.run.start_from.is_none()) {
         let name = path.display().to_string();
@@ -48,7 +49,24 @@ pub(super) fn assemble(
     if layers > 0 && hypernet.config.copying.is_none() {
         set_copying(&mut hypernet, &ground.backbone.decoder, &corpus.first_examples(96), layers)?;
     }
-    Ok(Sft {
+    let layers = config.hypernet.instructed_layers;
+    if layers > 0 && hypernet.config.instructed.is_none() {
+        set_instructed(&mut hypernet, &ground.backbone.decoder, &corpus.first_examples(96), layers)?;
+    }
+    Ok(hypernet)
+}
+
+/// What is trained, of what it needs.
+pub(super) fn assemble(
+    config: &TrainConfig,
+    models: &ModelPaths,
+    ground: &Ground,
+    corpus: Corpus,
+    hypernet: Hypernet,
+    conditions: Conditions,
+    validators: Vec<Box<dyn Validator>>,
+) -> Sft {
+    Sft {
         decoder: ground.decoder(config),
         manifest: manifest(config, &hypernet.config, models),
         hypernet,
@@ -59,5 +77,5 @@ pub(super) fn assemble(
         judged_by: config.judged_by(&["unseen/own_nll", "seen/own_nll"]),
         validators,
         share: Share::WHOLE,
-    })
+    }
 }

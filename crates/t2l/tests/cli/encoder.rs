@@ -8,7 +8,8 @@ use t2l::adapter::peft;
 use t2l::core::{AdapterLayout, LoraScaling, TargetModule, device};
 use t2l::encoder::weights_sha256;
 use t2l::hypernet::{
-    Arch, Checkpoint, Copying, Dtype, Hypernet, HypernetConfig, Init, Manifest, ModelRef, Rendering, VERSION,
+    Arch, Checkpoint, Copying, Dtype, Hypernet, HypernetConfig, Init, Instructed, Manifest, ModelRef, Rendering,
+    VERSION,
 };
 
 use super::{models_here, t2l, text, tiny_tasks};
@@ -140,6 +141,52 @@ fn what_is_quoted_is_copied_where_that_is_asked_for() {
     assert!(yes.iter().filter(|x| **x != 0.0).count() > 700, "{yes:?}");
     assert!(yes != copied("no", "Say \"No\"."));
     assert!(copied("bare", "Say Yes.").iter().all(|x| *x == 0.0));
+}
+
+#[test]
+fn what_a_description_does_as_an_instruction_goes_into_the_adapter() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let encoder = decoder(folder.path(), "qwen2");
+    let train = |name: &str, setting: &str, more: &str| train(folder.path(), name, &encoder, setting, more);
+    let (output, plain) = train("plain", "", "[run]\n");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let from = |run: &Path| format!("[run]\nstart_from = {:?}\n", run.join("last"));
+    let (output, run) = train("told", "instructed_layers = 2\n", &from(&plain));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let load = |run: &Path| Checkpoint::load(&run.join("last"), &device::parse("cpu").expect("cpu")).expect("loads");
+    let config = load(&run).hypernet.config;
+    assert_eq!((config.instructed, config.embedding), (Some(Instructed { layers: 2 }), 32 + 2 * 192));
+    // Stopped after a step and gone on with, it ends in the same bytes.
+    let (settings, again) = (folder.path().join("told.toml"), folder.path().join("again"));
+    for more in [&["--max-steps", "1"][..], &[]] {
+        let output = t2l(&[&["train", "sft", words(&settings), "-o", words(&again)], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let weights = |run: &Path| std::fs::read(run.join("last/hypernet.safetensors")).expect("weights");
+    assert!(weights(&again) == weights(&run));
+    // One that has effects already goes on so, and only so.
+    let (output, _) = train("further", "instructed_layers = 2\n", &from(&run));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (output, _) = train("fewer", "", &from(&run));
+    let reason = "has instruction effects in 2 layers, and hypernet.instructed_layers is 0";
+    assert!(text(&output.stderr).contains(reason), "{}", text(&output.stderr));
+    let (output, _) = train("many", "instructed_layers = 31\n", &from(&plain));
+    assert!(text(&output.stderr).contains("is more than the base model has"), "{}", text(&output.stderr));
+    // The encoder takes all words for one: what tells these apart is what the base model makes of them.
+    let effects = |name: &str, description: &str| -> Vec<f32> {
+        let out = folder.path().join(name);
+        let last = run.join("last");
+        let output = t2l(&["generate", description, "--checkpoint", words(&last), "-o", words(&out)]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let adapter = peft::load(&out, &device::parse("cpu").expect("cpu")).expect("an adapter");
+        let first = |layer| adapter.get(layer, "v_proj").expect("a place").b.clone().narrow(1, 0, 1);
+        (28..30).flat_map(|layer| first(layer).into_data().iter::<f32>().collect::<Vec<_>>()).collect()
+    };
+    let (one, other) = (effects("one", "Translate into French."), effects("other", "Count the vowels aloud."));
+    assert!(one.iter().zip(&other).filter(|(a, b)| (*a - *b).abs() > 1e-4).count() > 300, "{one:?}");
 }
 
 #[test]

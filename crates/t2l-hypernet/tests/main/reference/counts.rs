@@ -69,6 +69,7 @@ fn check(case: &Value, layers: usize, widths: Widths) {
         // The published state dict always holds offsets and both statistics.
         offset: Offset::Frozen,
         copying: None,
+        instructed: None,
         learnable_positions: false,
         target: Target::ZScored,
         dropout: 0.05,

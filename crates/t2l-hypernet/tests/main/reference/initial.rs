@@ -54,6 +54,7 @@ fn check(case: &Path, facts: &Value, arch: &str, stored: &Tensors) {
         head_bias: true,
         offset: Offset::None,
         copying: None,
+        instructed: None,
         learnable_positions: false,
         target: Target::Sft,
         dropout: 0.05,

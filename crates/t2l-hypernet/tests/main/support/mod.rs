@@ -70,6 +70,7 @@ pub fn reference_config(config: &Value, state: &Tensors, widths: impl Fn(&str) -
         head_bias: state.keys().any(|name| name.starts_with("heads.") && name.ends_with(".bias")),
         offset: if state.keys().any(|name| name.starts_with("AB_offset.")) { Offset::Frozen } else { Offset::None },
         copying: None,
+        instructed: None,
         learnable_positions: yes("learnable_pos_emb"),
         target: match (config["training_task"] == "recon", yes("factorized"), yes("pred_z_score")) {
             (false, ..) => Target::Sft,
@@ -128,6 +129,7 @@ pub fn small(arch: Arch) -> HypernetConfig {
         head_bias: true,
         offset: Offset::None,
         copying: None,
+        instructed: None,
         learnable_positions: false,
         target: Target::Sft,
         dropout: 0.05,

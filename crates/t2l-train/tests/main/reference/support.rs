@@ -54,6 +54,7 @@ pub fn hypernet_config(config: &Value) -> HypernetConfig {
         head_bias: yes("head_use_bias"),
         offset: if yes("learnable_AB_offset") { Offset::Trainable } else { Offset::Frozen },
         copying: None,
+        instructed: None,
         learnable_positions: yes("learnable_pos_emb"),
         target: match (config["training_task"] == "recon", yes("factorized"), yes("pred_z_score")) {
             (false, ..) => Target::Sft,
