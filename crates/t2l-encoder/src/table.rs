@@ -184,21 +184,8 @@ impl EmbeddingTable {
     /// # Errors
     /// A description that the table lacks, or that cannot be tokenised.
     pub fn quoting(&self, descriptions: &[&str], words: &QuotedWords) -> Result<Self, EncoderError> {
-        let mut wider = Self::empty(&format!("{} and quoted words", self.encoder), self.width + words.width());
-        for description in descriptions {
-            let key = wider.key(description);
-            if wider.rows.contains_key(&key) {
-                continue;
-            }
-            let missing = || EncoderError::NotStored { description: (*description).into() };
-            let row = self.row(description).ok_or_else(missing)?;
-            let embedding = self.get(description).ok_or_else(missing)?;
-            wider.values.extend(words.behind(embedding, description)?);
-            wider.rows.insert(key, wider.keys.len());
-            wider.keys.push(key);
-            wider.truncated.push(self.truncated.get(row).copied().unwrap_or_default());
-        }
-        Ok(wider)
+        let id = format!("{} and quoted words", self.encoder);
+        self.widened(id, words.width(), descriptions, |description| Ok((words.encode(description)?, false)))
     }
 
     /// A table of these descriptions alone, each with its vector of another table behind its own.
@@ -206,21 +193,37 @@ impl EmbeddingTable {
     /// # Errors
     /// A description that either table lacks.
     pub fn beside(&self, other: &Self, descriptions: &[&str]) -> Result<Self, EncoderError> {
-        let mut wider = Self::empty(&format!("{} and {}", self.encoder, other.encoder), self.width + other.width);
+        let id = format!("{} and {}", self.encoder, other.encoder);
+        self.widened(id, other.width, descriptions, |description| {
+            let missing = || EncoderError::NotStored { description: description.into() };
+            let vector = other.get(description).ok_or_else(missing)?.to_vec();
+            Ok((vector, other.truncated(description).unwrap_or_default()))
+        })
+    }
+
+    /// A table of these descriptions alone, each with a further vector, `by` values, behind its own; `further` gives it, and
+    /// whether the description was cut for it.
+    fn widened(
+        &self,
+        id: String,
+        by: usize,
+        descriptions: &[&str],
+        further: impl Fn(&str) -> Result<(Vec<f32>, bool), EncoderError>,
+    ) -> Result<Self, EncoderError> {
+        let mut wider = Self::empty(&id, self.width + by);
         for description in descriptions {
             let key = wider.key(description);
             if wider.rows.contains_key(&key) {
                 continue;
             }
             let missing = || EncoderError::NotStored { description: (*description).into() };
-            let mut truncated = false;
-            for table in [self, other] {
-                wider.values.extend_from_slice(table.get(description).ok_or_else(missing)?);
-                truncated |= table.truncated(description).unwrap_or_default();
-            }
+            let own = self.get(description).ok_or_else(missing)?;
+            let (vector, cut) = further(description)?;
+            wider.values.extend_from_slice(own);
+            wider.values.extend(vector);
             wider.rows.insert(key, wider.keys.len());
             wider.keys.push(key);
-            wider.truncated.push(truncated);
+            wider.truncated.push(cut || self.truncated(description).unwrap_or_default());
         }
         Ok(wider)
     }

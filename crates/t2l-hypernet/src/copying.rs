@@ -59,12 +59,17 @@ impl Hypernet {
 
     /// Copies as another hypernetwork of the same sizes does.
     pub(crate) fn copy_words_as(&mut self, other: &Self) {
+        self.take(other, "copying.");
+        self.config.copying = other.config.copying;
+    }
+
+    /// Takes another's tensors whose names begin so.
+    pub(crate) fn take(&mut self, other: &Self, prefix: &str) {
         for (from, to) in [(&other.parameters, &mut self.parameters), (&other.buffers, &mut self.buffers)] {
-            for (name, p) in from.iter().filter(|(name, _)| name.starts_with("copying.")) {
+            for (name, p) in from.iter().filter(|(name, _)| name.starts_with(prefix)) {
                 to.insert_like(name, p);
             }
         }
-        self.config.copying = other.config.copying;
     }
 }
 

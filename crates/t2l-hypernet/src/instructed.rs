@@ -87,11 +87,7 @@ impl Hypernet {
 
     /// Puts effects in as another hypernetwork of the same sizes does.
     pub(crate) fn instruct_as(&mut self, other: &Self) {
-        for (from, to) in [(&other.parameters, &mut self.parameters), (&other.buffers, &mut self.buffers)] {
-            for (name, p) in from.iter().filter(|(name, _)| name.starts_with("instructed.")) {
-                to.insert_like(name, p);
-            }
-        }
+        self.take(other, "instructed.");
         self.config.instructed = other.config.instructed;
         self.config.embedding += other.config.effects_width();
     }

@@ -3,14 +3,13 @@
 use burn::tensor::Tensor;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use t2l_core::{AdapterGenerator, LoraFactors};
 use t2l_hypernet::{
     Arch, Checkpoint, Conditioning, Copying, CopyingStart, Dtype, Hypernet, HypernetConfig, Init, MANIFEST, Target,
     TaskEncoder, WEIGHTS,
 };
 
 use crate::checkpoint::{checkpoint, manifest_for, refused};
-use crate::support::{device, embeddings, small, values};
+use crate::support::{at, device, embeddings, generate, plain, small, values};
 
 const WORDS: usize = 3;
 /// Sizes of v_proj in [`small`].
@@ -24,23 +23,10 @@ fn start(layers: usize) -> CopyingStart {
     CopyingStart { rows: embeddings(layers, IN, 3), words_to_b, gate: GATE }
 }
 
-fn plain(config: HypernetConfig) -> Hypernet {
-    Hypernet::new(config, Init::Reconstruction, 1, &device()).expect("fresh")
-}
-
 fn copying(config: HypernetConfig, layers: usize) -> Hypernet {
     let mut hypernet = plain(config);
     hypernet.copy_words(start(layers)).expect("copies");
     hypernet
-}
-
-fn generate(hypernet: &Hypernet, tasks: &Tensor<2>) -> LoraFactors {
-    hypernet.generate(tasks.clone()).expect("adapters")
-}
-
-/// A value of a tensor's values, by its place.
-fn at(values: &[f32], dims: [usize; 4], place: [usize; 4]) -> f32 {
-    values[place.iter().zip(dims).fold(0, |flat, (index, size)| flat * size + index)]
 }
 
 proptest! {

@@ -3,14 +3,14 @@
 use burn::tensor::Tensor;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use t2l_core::{AdapterGenerator, LoraFactors};
+use t2l_core::AdapterGenerator;
 use t2l_hypernet::{
     Arch, Checkpoint, Conditioning, CopyingStart, Dtype, Hypernet, HypernetConfig, Init, Instructed, InstructedStart,
     MANIFEST, Target, TaskEncoder, WEIGHTS,
 };
 
 use crate::checkpoint::{checkpoint, manifest_for, refused};
-use crate::support::{device, embeddings, small, values};
+use crate::support::{at, device, embeddings, generate, plain, small, values};
 
 /// Sizes of v_proj in [`small`].
 const IN: usize = 6;
@@ -18,10 +18,6 @@ const OUT: usize = 4;
 /// Width of what [`small`] reads of a task.
 const READ: usize = 5;
 const GATE: f64 = 0.5;
-
-fn plain(config: HypernetConfig) -> Hypernet {
-    Hypernet::new(config, Init::Reconstruction, 1, &device()).expect("fresh")
-}
 
 /// What effects in `layers` layers may start from.
 fn start(hypernet: &Hypernet, layers: usize) -> InstructedStart {
@@ -34,15 +30,6 @@ fn instructed(config: HypernetConfig, layers: usize) -> Hypernet {
     let mut hypernet = plain(config);
     hypernet.instruct(start(&hypernet, layers)).expect("takes effects");
     hypernet
-}
-
-fn generate(hypernet: &Hypernet, tasks: &Tensor<2>) -> LoraFactors {
-    hypernet.generate(tasks.clone()).expect("adapters")
-}
-
-/// A value of a tensor's values, by its place.
-fn at(values: &[f32], dims: [usize; 4], place: [usize; 4]) -> f32 {
-    values[place.iter().zip(dims).fold(0, |flat, (index, size)| flat * size + index)]
 }
 
 proptest! {

@@ -278,10 +278,10 @@ impl Ground {
         let path = cache.join(format!("{kind}-{id}.safetensors"));
         let encoder = Encoder::load(&models.encoder, &self.device)?.with_id(id);
         tell(&format!("embedding {kind}"));
-        let table = EmbeddingTable::fill(&path, &encoder, texts, |done, of| {
+        let mut table = EmbeddingTable::fill(&path, &encoder, texts, |done, of| {
             tell(&format!("embedding {kind}: {done} of {of}"));
         })?;
-        let (mut table, mut width) = (table, encoder.width());
+        let mut width = encoder.width();
         if config.model.quoted_words {
             let words = QuotedWords::load(&models.base)?;
             width += words.width();

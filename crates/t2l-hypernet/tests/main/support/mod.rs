@@ -5,8 +5,8 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
-use t2l_core::{AdapterLayout, LoraScaling, TargetModule};
-use t2l_hypernet::{Arch, Conditioning, Hypernet, HypernetConfig, Offset, Target, TaskEncoder};
+use t2l_core::{AdapterGenerator, AdapterLayout, LoraFactors, LoraScaling, TargetModule};
+use t2l_hypernet::{Arch, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target, TaskEncoder};
 use t2l_testing::Stored;
 
 pub type Tensors = BTreeMap<String, Stored>;
@@ -138,4 +138,19 @@ pub fn small(arch: Arch) -> HypernetConfig {
 
 pub fn file(folder: &Path, name: &str) -> Tensors {
     t2l_testing::tensors(&folder.join(name))
+}
+
+/// A fresh hypernetwork none of whose factors is zero.
+pub fn plain(config: HypernetConfig) -> Hypernet {
+    Hypernet::new(config, Init::Reconstruction, 1, &device()).expect("fresh")
+}
+
+/// The adapters of some tasks.
+pub fn generate(hypernet: &Hypernet, tasks: &Tensor<2>) -> LoraFactors {
+    hypernet.generate(tasks.clone()).expect("adapters")
+}
+
+/// A value of a tensor's values, by its place.
+pub fn at(values: &[f32], dims: [usize; 4], place: [usize; 4]) -> f32 {
+    values[place.iter().zip(dims).fold(0, |flat, (index, size)| flat * size + index)]
 }
