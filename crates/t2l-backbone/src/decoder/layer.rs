@@ -187,76 +187,20 @@ impl Layer {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "everything a layer depends on, named once")]
-    pub(super) fn forward(
+    /// What the heads read of the stream before this layer: `[batch, tokens, heads · head size]`.
+    pub(super) fn attended(
         &self,
         config: &DecoderConfig,
-        layer: usize,
-        stream: Tensor<3>,
-        starts: &[usize],
-        rotations: &Rotations,
-        cache: Option<&mut KvCache>,
-        adapters: &AdapterBatch,
-    ) -> Tensor<3> {
-        let worn = Worn { adapters, layer };
-        let x = self.attention_input(config, stream.clone());
-        let attended = self.attend(config, layer, x, starts, rotations, cache, &worn);
-        self.after_attention(config, stream, attended, &worn)
-    }
-
-    /// As [`Layer::forward`] without a cache and padding on the left: the stream after the layer, and what its attention
-    /// hands to the output projection.
-    pub(super) fn forward_and_attended(
-        &self,
-        config: &DecoderConfig,
-        layer: usize,
-        stream: Tensor<3>,
-        rotations: &Rotations,
-        adapters: &AdapterBatch,
-    ) -> (Tensor<3>, Tensor<3>) {
-        let rows = stream.dims()[0];
-        let worn = Worn { adapters, layer };
-        let x = self.attention_input(config, stream.clone());
-        let attended = self.attend(config, layer, x, &vec![0; rows], rotations, None, &worn);
-        (self.after_attention(config, stream, attended.clone(), &worn), attended)
-    }
-
-    /// The rest of a layer: attention's output projection, and the MLP.
-    fn after_attention(
-        &self,
-        config: &DecoderConfig,
-        stream: Tensor<3>,
-        attended: Tensor<3>,
-        worn: &Worn<'_>,
-    ) -> Tensor<3> {
-        let mut attended = worn.add("o_proj", self.output.forward(attended.clone()), 0, &attended);
-        if let Some(norm) = &self.attention_norm {
-            attended = ops::rms_norm(attended, norm, config.norm_eps);
-        }
-        let stream = stream + attended;
-        let x = ops::rms_norm(stream.clone(), &self.mlp_norm, config.norm_eps);
-        let mut out = self.mlp(config, x, worn);
-        if let Some(norm) = &self.output_norm {
-            out = ops::rms_norm(out, norm, config.norm_eps);
-        }
-        stream + out
-    }
-
-    /// What the heads read: `[batch, tokens, heads · head size]`.
-    #[allow(clippy::too_many_arguments, reason = "everything attention depends on, named once")]
-    fn attend(
-        &self,
-        config: &DecoderConfig,
-        layer: usize,
-        x: Tensor<3>,
+        stream: &Tensor<3>,
         starts: &[usize],
         rotations: &Rotations,
         cache: Option<&mut KvCache>,
         worn: &Worn<'_>,
     ) -> Tensor<3> {
+        let x = self.attention_input(config, stream.clone());
         let [batch, tokens, _] = x.dims();
         let (heads, kv_heads, head_dim) = (config.heads, config.kv_heads, config.head_dim);
-        let window = config.window_of(layer);
+        let window = config.window_of(worn.layer);
         let mask = AttentionMask { starts: starts.to_vec(), window };
         let (cos, sin) = rotations.of(window.is_some());
         let mut qkv = self.qkv.forward(x.clone());
@@ -286,11 +230,33 @@ impl Layer {
             let q = turn(q);
             k = turn(k);
             if let Some(cache) = cache {
-                (k, v) = cache.append(layer, k, v);
+                (k, v) = cache.append(worn.layer, k, v);
             }
             let attended = ops::attention(q, k, v, &mask, config.attention_scale, config.attention_softcap);
             attended.reshape([batch, tokens, heads * head_dim])
         }
+    }
+
+    /// The stream after this layer, of the one before it and what [`Layer::attended`] gave: attention's output projection,
+    /// and the MLP.
+    pub(super) fn after_attention(
+        &self,
+        config: &DecoderConfig,
+        stream: Tensor<3>,
+        attended: Tensor<3>,
+        worn: &Worn<'_>,
+    ) -> Tensor<3> {
+        let mut attended = worn.add("o_proj", self.output.forward(attended.clone()), 0, &attended);
+        if let Some(norm) = &self.attention_norm {
+            attended = ops::rms_norm(attended, norm, config.norm_eps);
+        }
+        let stream = stream + attended;
+        let x = ops::rms_norm(stream.clone(), &self.mlp_norm, config.norm_eps);
+        let mut out = self.mlp(config, x, worn);
+        if let Some(norm) = &self.output_norm {
+            out = ops::rms_norm(out, norm, config.norm_eps);
+        }
+        stream + out
     }
 
     fn mlp(&self, config: &DecoderConfig, x: Tensor<3>, worn: &Worn<'_>) -> Tensor<3> {
@@ -314,9 +280,9 @@ impl Layer {
 }
 
 /// What the rows wear in one layer.
-struct Worn<'a> {
-    adapters: &'a AdapterBatch,
-    layer: usize,
+pub(super) struct Worn<'a> {
+    pub(super) adapters: &'a AdapterBatch,
+    pub(super) layer: usize,
 }
 
 impl Worn<'_> {

@@ -14,7 +14,7 @@ use t2l_core::{AdapterBatch, AdapterLayout, TargetModule, ops};
 use t2l_gguf::GgufFile;
 
 pub use config::{Activation, DecoderConfig, FAMILIES, RopeScaling, Sliding};
-use layer::Layer;
+use layer::{Layer, Worn};
 pub use pass::{LayerPass, OneLayer};
 pub(crate) use random::random_values;
 use rope::Rotations;
@@ -203,7 +203,7 @@ impl Decoder {
         cache: Option<&mut KvCache>,
         adapters: &AdapterBatch,
     ) -> Result<Tensor<3>, BackboneError> {
-        self.run(embeddings, starts, cache, adapters, |_, _| ())
+        self.run(embeddings, starts, cache, adapters, |_, _, _| ())
     }
 
     /// As [`Decoder::hidden`] without a cache, giving the stream before every layer and after the final norm.
@@ -217,7 +217,7 @@ impl Decoder {
         adapters: &AdapterBatch,
     ) -> Result<Vec<Tensor<3>>, BackboneError> {
         let mut states = Vec::new();
-        let last = self.run(embeddings, starts, None, adapters, |_, stream| states.push(stream.clone()))?;
+        let last = self.run(embeddings, starts, None, adapters, |_, stream, _| states.push(stream.clone()))?;
         states.push(last);
         Ok(states)
     }
@@ -245,17 +245,12 @@ impl Decoder {
         first: usize,
         mut give: impl FnMut(Tensor<3>),
     ) -> Result<(), BackboneError> {
-        let [batch, tokens, _] = embeddings.dims();
-        self.check_fit(adapters, batch)?;
-        let rotations = Rotations::new(&self.config, &vec![0; batch], 0, tokens, tokens, &self.device());
-        let mut stream = embeddings;
-        for (i, layer) in self.layers.iter().enumerate() {
-            let (next, attended) = layer.forward_and_attended(&self.config, i, stream, &rotations, adapters);
-            stream = next;
+        let starts = vec![0; embeddings.dims()[0]];
+        self.run(embeddings, &starts, None, adapters, |i, _, attended| {
             if i >= first {
-                give(attended);
+                give(attended.clone());
             }
-        }
+        })?;
         Ok(())
     }
 
@@ -281,13 +276,15 @@ impl Decoder {
         ops::label_nll(hidden, self.lm_head(), labels, smoothing, self.config.logit_softcap)
     }
 
+    /// All layers and the final norm. `visit` sees each layer's number, the stream before it, and what its attention hands
+    /// to the output projection.
     fn run(
         &self,
         embeddings: Tensor<3>,
         starts: &[usize],
         mut cache: Option<&mut KvCache>,
         adapters: &AdapterBatch,
-        mut visit: impl FnMut(usize, &Tensor<3>),
+        mut visit: impl FnMut(usize, &Tensor<3>, &Tensor<3>),
     ) -> Result<Tensor<3>, BackboneError> {
         let [batch, tokens, _] = embeddings.dims();
         if starts.len() != batch {
@@ -309,8 +306,10 @@ impl Decoder {
         let rotations = Rotations::new(&self.config, starts, past, tokens, longest, &self.device());
         let mut stream = embeddings;
         for (i, layer) in self.layers.iter().enumerate() {
-            visit(i, &stream);
-            stream = layer.forward(&self.config, i, stream, starts, &rotations, cache.as_deref_mut(), adapters);
+            let worn = Worn { adapters, layer: i };
+            let attended = layer.attended(&self.config, &stream, starts, &rotations, cache.as_deref_mut(), &worn);
+            visit(i, &stream, &attended);
+            stream = layer.after_attention(&self.config, stream, attended, &worn);
         }
         if let Some(cache) = cache {
             cache.advance(tokens, reach);

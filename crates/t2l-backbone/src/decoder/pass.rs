@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use t2l_core::AdapterBatch;
 
-use super::layer::Layer;
+use super::layer::{Layer, Worn};
 use super::rope::Rotations;
 use super::{Decoder, DecoderConfig};
 use crate::BackboneError;
@@ -55,6 +55,8 @@ impl OneLayer<'_> {
     /// made for.
     pub fn forward(&self, stream: Tensor<3>, adapters: &AdapterBatch) -> Tensor<3> {
         let LayerPass { config, starts, rotations, .. } = self.pass;
-        self.layer.forward(config, self.number, stream, starts, rotations, None, adapters)
+        let worn = Worn { adapters, layer: self.number };
+        let attended = self.layer.attended(config, &stream, starts, rotations, None, &worn);
+        self.layer.after_attention(config, stream, attended, &worn)
     }
 }
