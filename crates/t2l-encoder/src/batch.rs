@@ -88,6 +88,13 @@ impl TokenBatch {
         Tensor::from_data(TensorData::new(self.ids.clone(), [self.ids.len()]), device)
     }
 
+    /// Where the last token of every row stands among those of all rows, padding included: `[rows]`.
+    pub(crate) fn last(&self, device: &Device) -> Tensor<1, Int> {
+        let last = |(row, real): (usize, &[bool])| row * self.length + real.iter().rposition(|&r| r).unwrap_or(0);
+        let last: Vec<i64> = self.real().enumerate().map(|row| last(row) as i64).collect();
+        Tensor::from_data(TensorData::new(last, [self.rows]), device)
+    }
+
     /// `None` when all are 0.
     pub(crate) fn types(&self, device: &Device) -> Option<Tensor<1, Int>> {
         let any = self.types.iter().any(|&t| t != 0);

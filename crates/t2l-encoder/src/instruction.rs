@@ -6,14 +6,14 @@
 //! average over a few inputs that have nothing to do with any task. A constant added to the values of attention puts it
 //! back without the description, and that an adapter of `v_proj` can do.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use sha2::{Digest, Sha256};
 use t2l_backbone::chat::Message;
 use t2l_backbone::{Backbone, BackboneError};
 use t2l_core::{AdapterBatch, EncodeError, EncodedTexts, LoraFactors, ModuleFactors, TextEncoder};
 
 use crate::encoder::{batches, check};
-use crate::{Encoder, EncoderError, format_description};
+use crate::{Encoder, EncoderError, TokenBatch, format_description};
 
 /// Tokens of a description at which it is cut, where the model has room for twice as many.
 const MAX_TOKENS: usize = 256;
@@ -102,22 +102,17 @@ impl InstructionEffects {
         let most = (WORN_BYTES / (4 * weights).max(1)).max(1);
         let all = batches(&lengths);
         for batch in all.iter().flat_map(|batch| batch.chunks(most)) {
-            let tokens = batch.iter().map(|&i| lengths[i]).max().unwrap_or(0);
-            let (mut ids, mut last) = (vec![0i64; batch.len() * tokens], Vec::with_capacity(batch.len()));
-            for ((at, &i), place) in batch.iter().enumerate().zip(ids.chunks_mut(tokens)) {
-                place.iter_mut().zip(rows[i]).for_each(|(place, &id)| *place = i64::from(id));
-                last.push((at * tokens + lengths[i] - 1) as i64);
-            }
-            let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [batch.len(), tokens]), &device);
-            let last: Tensor<1, Int> = Tensor::from_data(TensorData::new(last, [batch.len()]), &device);
+            let tokens = TokenBatch::padded(&batch.iter().map(|&i| rows[i]).collect::<Vec<_>>(), 0)?;
+            let ids = tokens.ids(&device).reshape([tokens.rows(), tokens.length()]);
+            let last = tokens.last(&device);
             let worn = AdapterBatch::select_factors(&self.worn, &vec![Some(0); batch.len()]);
             let worn = worn.map_err(BackboneError::from)?;
             let groups = [batch.len(), config.kv_heads, config.heads / config.kv_heads, config.head_dim];
             let width = config.kv_heads * config.head_dim;
-            let rows = [batch.len() * tokens, config.heads * config.head_dim];
+            let all_tokens = [tokens.rows() * tokens.length(), config.heads * config.head_dim];
             let mut at_last = Vec::with_capacity(self.layers);
             decoder.attention_outputs(decoder.embed(ids), &worn, config.layers - self.layers, |output| {
-                at_last.push(output.reshape(rows).select(0, last.clone()));
+                at_last.push(output.reshape(all_tokens).select(0, last.clone()));
             })?;
             for output in at_last {
                 let values: Vec<f32> = output.reshape(groups).mean_dim(2).into_data().iter().collect();

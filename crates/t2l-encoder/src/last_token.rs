@@ -10,7 +10,7 @@ use t2l_core::{AdapterBatch, EncodeError, EncodedTexts, TextEncoder};
 use crate::encoder::{batches, check, folder_name};
 use crate::pooling::normalise;
 use crate::sentence::Recipe;
-use crate::{EncoderError, Pooling, format_description};
+use crate::{EncoderError, Pooling, TokenBatch, format_description};
 
 /// Longest text in tokens: descriptions of the published recipe are cut there.
 const MAX_TOKENS: usize = 8192;
@@ -81,18 +81,11 @@ impl LastTokenEncoder {
             let alone = rows.iter().map(|row| self.last_states(&[row])).collect::<Result<_, _>>()?;
             return Ok(Tensor::cat(alone, 0));
         }
-        let (mut ids, mut last) = (vec![0i64; rows.len() * tokens], Vec::with_capacity(rows.len()));
-        for (i, (row, place)) in rows.iter().zip(ids.chunks_mut(tokens.max(1))).enumerate() {
-            place.iter_mut().zip(*row).for_each(|(place, &id)| *place = i64::from(id));
-            last.push((i * tokens + row.len() - 1) as i64);
-        }
-        let device = self.decoder.device();
-        let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [rows.len(), tokens]), &device);
-        let embedded = self.decoder.embed(ids);
+        let (batch, device) = (TokenBatch::padded(rows, 0)?, self.decoder.device());
+        let embedded = self.decoder.embed(batch.ids(&device).reshape([rows.len(), tokens]));
         let none = AdapterBatch::none(rows.len());
         let states = self.decoder.hidden(embedded, &vec![0; rows.len()], None, &none)?;
-        let places: Tensor<1, Int> = Tensor::from_data(TensorData::new(last, [rows.len()]), &device);
-        Ok(states.reshape([rows.len() * tokens, self.width()]).select(0, places))
+        Ok(states.reshape([rows.len() * tokens, self.width()]).select(0, batch.last(&device)))
     }
 
     /// Why the model cannot take a row, if it cannot.
