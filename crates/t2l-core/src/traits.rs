@@ -41,6 +41,12 @@ pub enum EncodeError {
         /// The tokenizer's words.
         reason: String,
     },
+    /// The model refused what some of them had become.
+    #[error("the descriptions cannot be encoded: {reason}")]
+    Model {
+        /// The model's words.
+        reason: String,
+    },
 }
 
 /// f(z): turns task descriptions into task embeddings.
@@ -54,7 +60,7 @@ pub trait TextEncoder {
     /// Encodes descriptions. A text's embedding does not depend on the others.
     ///
     /// # Errors
-    /// An empty text, one over 64 KiB, or one the tokenizer refuses.
+    /// An empty text, one over 64 KiB, or one that the tokenizer or the model refuses.
     fn encode(&self, texts: &[&str]) -> Result<EncodedTexts, EncodeError>;
 }
 

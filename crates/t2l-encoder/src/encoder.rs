@@ -104,18 +104,12 @@ impl BertEncoder {
         let lengths: Vec<usize> = tokens.iter().map(|t| t.ids.len()).collect();
         for batch in batches(&lengths) {
             let ids: Vec<&[u32]> = batch.iter().filter_map(|&i| tokens.get(i)).map(|t| t.ids.as_slice()).collect();
-            let refused = |e: EncoderError| EncodeError::Tokenize {
-                index: batch.first().copied().unwrap_or(0),
-                reason: e.to_string(),
-            };
+            let refused = |e: EncoderError| EncodeError::Model { reason: e.to_string() };
             let rows = TokenBatch::padded(&ids, self.model.config().padding).map_err(refused)?;
             let states = self.model.forward(&rows).map_err(refused)?;
             let pooled = Tensor::cat(self.pooling.iter().map(|p| p.pool(states.clone(), &rows)).collect(), 1);
             let pooled = pooled.into_data().convert::<f32>();
-            let pooled = pooled.as_slice::<f32>().map_err(|e| EncodeError::Tokenize {
-                index: batch.first().copied().unwrap_or(0),
-                reason: format!("{e:?}"),
-            })?;
+            let pooled = pooled.as_slice::<f32>().map_err(|e| EncodeError::Model { reason: format!("{e:?}") })?;
             for (row, &i) in pooled.chunks(self.width()).zip(&batch) {
                 if let Some(place) = values.chunks_mut(self.width()).nth(i) {
                     place.copy_from_slice(row);

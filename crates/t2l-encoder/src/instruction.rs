@@ -172,8 +172,7 @@ impl TextEncoder for InstructionEffects {
             }
         }
         let attended = self.attended(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let refused = |e: EncoderError| EncodeError::Tokenize { index: 0, reason: e.to_string() };
-        let attended = attended.map_err(refused)?;
+        let attended = attended.map_err(|e| EncodeError::Model { reason: e.to_string() })?;
         let mut values = Vec::with_capacity(texts.len() * self.width());
         for told in attended.chunks(Self::INPUTS.len()) {
             let mut mean = vec![0.0f32; self.width()];

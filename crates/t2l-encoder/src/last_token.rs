@@ -133,9 +133,7 @@ impl TextEncoder for LastTokenEncoder {
         let mut states = Vec::new();
         for batch in &order {
             let rows: Vec<&[u32]> = batch.iter().filter_map(|&i| ids.get(i)).map(Vec::as_slice).collect();
-            let index = batch.first().copied().unwrap_or(0);
-            let refused = |e: EncoderError| EncodeError::Tokenize { index, reason: e.to_string() };
-            states.push(self.last_states(&rows).map_err(refused)?);
+            states.push(self.last_states(&rows).map_err(|e| EncodeError::Model { reason: e.to_string() })?);
         }
         // Back from the order of the batches.
         let mut places = vec![0i64; texts.len()];
