@@ -9,9 +9,7 @@ use t2l_core::{EncodeError, EncodedTexts, TextEncoder};
 
 use crate::error::read_json;
 use crate::sentence::Recipe;
-use crate::{
-    BertEncoder, EncoderError, InstructingEncoder, InstructionEffects, LastTokenEncoder, QuotedWords, QuotingEncoder,
-};
+use crate::{BertEncoder, Beside, EncoderError, InstructionEffects, LastTokenEncoder, QuotedWords};
 
 /// An encoder of any kind.
 #[derive(Debug, Clone)]
@@ -23,9 +21,9 @@ pub enum Encoder {
     /// The last token of a decoder language model.
     LastToken(LastTokenEncoder),
     /// Either of them, with the words that a text quotes beside.
-    Quoting(QuotingEncoder),
+    Quoting(Beside<QuotedWords>),
     /// Any of them, with what a text does to a language model as an instruction beside.
-    Instructing(InstructingEncoder),
+    Instructing(Beside<InstructionEffects>),
 }
 
 impl Encoder {
@@ -46,23 +44,19 @@ impl Encoder {
         match self {
             Self::Bert(encoder) => Self::Bert(encoder.with_id(id)),
             Self::LastToken(encoder) => Self::LastToken(encoder.with_id(id)),
-            Self::Quoting(QuotingEncoder { inner, words }) => {
-                Self::Quoting(QuotingEncoder { inner: Box::new(inner.with_id(id)), words })
-            }
-            Self::Instructing(InstructingEncoder { inner, effects }) => {
-                Self::Instructing(InstructingEncoder { inner: Box::new(inner.with_id(id)), effects })
-            }
+            Self::Quoting(encoder) => Self::Quoting(encoder.with_id(id)),
+            Self::Instructing(encoder) => Self::Instructing(encoder.with_id(id)),
         }
     }
 
     /// The same encoder with the words that a text quotes beside its vector.
     pub fn with_quoted_words(self, words: QuotedWords) -> Self {
-        Self::Quoting(QuotingEncoder { inner: Box::new(self), words })
+        Self::Quoting(Beside::new(self, words))
     }
 
     /// The same encoder with what a text does to a language model as an instruction beside its vector.
     pub fn with_instruction_effects(self, effects: InstructionEffects) -> Self {
-        Self::Instructing(InstructingEncoder { inner: Box::new(self), effects })
+        Self::Instructing(Beside::new(self, effects))
     }
 
     fn inner(&self) -> &dyn TextEncoder {

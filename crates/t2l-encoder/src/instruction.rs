@@ -13,7 +13,7 @@ use t2l_backbone::{Backbone, BackboneError};
 use t2l_core::{AdapterBatch, EncodeError, EncodedTexts, LoraFactors, ModuleFactors, TextEncoder};
 
 use crate::encoder::{batches, check};
-use crate::{Encoder, EncoderError, TokenBatch, format_description};
+use crate::{EncoderError, TokenBatch, format_description};
 
 /// Tokens of a description at which it is cut, where the model has room for twice as many.
 const MAX_TOKENS: usize = 256;
@@ -185,28 +185,5 @@ impl TextEncoder for InstructionEffects {
         let values = TensorData::new(values, [texts.len(), self.width()]);
         let embeddings = Tensor::from_data(values, &self.backbone.decoder.device());
         Ok(EncodedTexts { embeddings, truncated })
-    }
-}
-
-/// Another encoder's vector with what the text does as an instruction behind it.
-#[derive(Debug, Clone)]
-pub struct InstructingEncoder {
-    pub(crate) inner: Box<Encoder>,
-    pub(crate) effects: InstructionEffects,
-}
-
-impl TextEncoder for InstructingEncoder {
-    fn id(&self) -> &str {
-        self.inner.id()
-    }
-
-    fn width(&self) -> usize {
-        self.inner.width() + self.effects.width()
-    }
-
-    fn encode(&self, texts: &[&str]) -> Result<EncodedTexts, EncodeError> {
-        let (first, second) = (self.inner.encode(texts)?, self.effects.encode(texts)?);
-        let truncated = first.truncated.iter().zip(second.truncated).map(|(a, b)| *a || b).collect();
-        Ok(EncodedTexts { embeddings: Tensor::cat(vec![first.embeddings, second.embeddings], 1), truncated })
     }
 }

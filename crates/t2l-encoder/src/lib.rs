@@ -3,7 +3,7 @@
 //! [`BertEncoder`] loads models of the BERT family (MiniLM, BGE, E5, XLM-R) and GTE v1.5 from a folder of Hugging Face
 //! files, one stack switched by config.json. [`LastTokenEncoder`] is the last token of any decoder that `t2l-backbone`
 //! loads, and [`Encoder`] whichever of the two a folder or file holds; [`QuotedWords`] and
-//! [`InstructionEffects`] stand beside either. [`EmbeddingTable`] keeps the embeddings of many descriptions in a file.
+//! [`InstructionEffects`] stand [`Beside`] either. [`EmbeddingTable`] keeps the embeddings of many descriptions in a file.
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -20,6 +20,7 @@
 
 mod any;
 mod batch;
+mod beside;
 pub mod config;
 mod encoder;
 mod error;
@@ -38,13 +39,14 @@ mod weights;
 
 pub use any::Encoder;
 pub use batch::TokenBatch;
+pub use beside::Beside;
 pub use encoder::{BertEncoder, MAX_DESCRIPTION_BYTES};
 pub use error::EncoderError;
 pub use fingerprint::{fingerprint, weights_sha256};
 pub use format::format_description;
-pub use instruction::{InstructingEncoder, InstructionEffects};
+pub use instruction::InstructionEffects;
 pub use last_token::LastTokenEncoder;
 pub use model::BertModel;
 pub use pooling::Pooling;
-pub use quoted::{QuotedWords, QuotingEncoder, quotations};
+pub use quoted::{QuotedWords, quotations};
 pub use table::EmbeddingTable;

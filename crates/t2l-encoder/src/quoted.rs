@@ -5,11 +5,12 @@
 
 use std::path::Path;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use t2l_backbone::{BackboneError, TokenEmbeddings};
 use t2l_core::{EncodeError, EncodedTexts, TextEncoder};
 
-use crate::{Encoder, EncoderError};
+use crate::EncoderError;
+use crate::encoder::check;
 
 /// Words, and letters, of the longest quotation that is taken for words to use rather than for a text.
 const LONGEST: (usize, usize) = (4, 60);
@@ -81,19 +82,21 @@ fn until(text: &str, close: char) -> Option<&str> {
     None
 }
 
-/// Turns what a text quotes into one vector.
+/// Turns what a text quotes into one vector: of the tokens of all that is quoted, tokenised as an answer begins, the sum of
+/// the embeddings less the vocabulary's mean, each of length 1; scaled to length √width. Zeros where nothing is quoted.
 #[derive(Debug, Clone)]
 pub struct QuotedWords {
     embeddings: TokenEmbeddings,
     mean: Vec<f32>,
+    device: Device,
 }
 
 impl QuotedWords {
-    /// Reads the token embeddings of the language model in a folder or a GGUF file.
+    /// Reads the token embeddings of the language model in a folder or a GGUF file. Vectors are put on `device`.
     ///
     /// # Errors
     /// Files that are missing, damaged, or of an unsupported family.
-    pub fn load(path: &Path) -> Result<Self, EncoderError> {
+    pub fn load(path: &Path, device: &Device) -> Result<Self, EncoderError> {
         let embeddings = TokenEmbeddings::load(path)?;
         let mut sums = vec![0.0f64; embeddings.width()];
         let mut tokens = 0usize;
@@ -102,20 +105,11 @@ impl QuotedWords {
             tokens += 1;
         }
         let mean = sums.iter().map(|sum| (sum / tokens.max(1) as f64) as f32).collect();
-        Ok(Self { embeddings, mean })
+        Ok(Self { embeddings, mean, device: device.clone() })
     }
 
-    /// Values of a vector: the language model's width.
-    pub fn width(&self) -> usize {
-        self.mean.len()
-    }
-
-    /// The tokens of all that is quoted, tokenised as an answer begins: the sum of their embeddings less the vocabulary's
-    /// mean, each of length 1; scaled to length √width. Zeros where nothing is quoted.
-    ///
-    /// # Errors
-    /// A quotation that the tokenizer refuses, or a token that the model has no embedding for.
-    pub fn encode(&self, text: &str) -> Result<Vec<f32>, EncoderError> {
+    /// A text's vector.
+    fn vector(&self, text: &str) -> Result<Vec<f32>, EncoderError> {
         let mut sum = vec![0.0f32; self.width()];
         for words in quotations(text) {
             for token in self.embeddings.tokenizer.encode(words).map_err(BackboneError::from)? {
@@ -129,46 +123,33 @@ impl QuotedWords {
         let scale = (self.width() as f32).sqrt() / length(&sum);
         Ok(sum.into_iter().map(|x| x * scale).collect())
     }
+}
 
-    /// A text's embedding with the vector of what it quotes behind it.
-    pub(crate) fn behind(&self, embedding: &[f32], text: &str) -> Result<Vec<f32>, EncoderError> {
-        Ok([embedding, &self.encode(text)?].concat())
+impl TextEncoder for QuotedWords {
+    fn id(&self) -> &str {
+        "quoted words"
+    }
+
+    fn width(&self) -> usize {
+        self.mean.len()
+    }
+
+    fn encode(&self, texts: &[&str]) -> Result<EncodedTexts, EncodeError> {
+        check(texts)?;
+        let mut values = Vec::with_capacity(texts.len() * self.width());
+        for (index, text) in texts.iter().enumerate() {
+            let refused = |e: EncoderError| EncodeError::Tokenize { index, reason: e.to_string() };
+            values.extend(self.vector(text).map_err(refused)?);
+        }
+        let values = TensorData::new(values, [texts.len(), self.width()]);
+        let embeddings = Tensor::from_data(values, &self.device);
+        Ok(EncodedTexts { embeddings, truncated: vec![false; texts.len()] })
     }
 }
 
 /// Euclidean length, never zero.
 fn length(vector: &[f32]) -> f32 {
     vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-6)
-}
-
-/// Another encoder's vector with that of the quoted words behind it.
-#[derive(Debug, Clone)]
-pub struct QuotingEncoder {
-    pub(crate) inner: Box<Encoder>,
-    pub(crate) words: QuotedWords,
-}
-
-impl TextEncoder for QuotingEncoder {
-    fn id(&self) -> &str {
-        self.inner.id()
-    }
-
-    fn width(&self) -> usize {
-        self.inner.width() + self.words.width()
-    }
-
-    fn encode(&self, texts: &[&str]) -> Result<EncodedTexts, EncodeError> {
-        let EncodedTexts { embeddings, truncated } = self.inner.encode(texts)?;
-        let device = embeddings.device();
-        let alone: Vec<f32> = embeddings.into_data().iter().collect();
-        let mut values = Vec::with_capacity(texts.len() * self.width());
-        for (index, (text, row)) in texts.iter().zip(alone.chunks(self.inner.width().max(1))).enumerate() {
-            let refused = |e: EncoderError| EncodeError::Tokenize { index, reason: e.to_string() };
-            values.extend(self.words.behind(row, text).map_err(refused)?);
-        }
-        let values = TensorData::new(values, [texts.len(), self.width()]);
-        Ok(EncodedTexts { embeddings: Tensor::from_data(values, &device), truncated })
-    }
 }
 
 #[cfg(test)]

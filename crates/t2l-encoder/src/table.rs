@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use t2l_core::{EncodedTexts, TextEncoder, files};
 
-use crate::{EncoderError, QuotedWords, format_description};
+use crate::{EncoderError, format_description};
 
 /// Texts handed to the encoder at once: enough to sort by length, few enough to report progress.
 const CHUNK: usize = 512;
@@ -179,51 +179,24 @@ impl EmbeddingTable {
         Ok(missing.len())
     }
 
-    /// A table of these descriptions alone, each with the vector of what it quotes behind its embedding.
-    ///
-    /// # Errors
-    /// A description that the table lacks, or that cannot be tokenised.
-    pub fn quoting(&self, descriptions: &[&str], words: &QuotedWords) -> Result<Self, EncoderError> {
-        let id = format!("{} and quoted words", self.encoder);
-        self.widened(id, words.width(), descriptions, |description| Ok((words.encode(description)?, false)))
-    }
-
     /// A table of these descriptions alone, each with its vector of another table behind its own.
     ///
     /// # Errors
     /// A description that either table lacks.
     pub fn beside(&self, other: &Self, descriptions: &[&str]) -> Result<Self, EncoderError> {
-        let id = format!("{} and {}", self.encoder, other.encoder);
-        self.widened(id, other.width, descriptions, |description| {
-            let missing = || EncoderError::NotStored { description: description.into() };
-            let vector = other.get(description).ok_or_else(missing)?.to_vec();
-            Ok((vector, other.truncated(description).unwrap_or_default()))
-        })
-    }
-
-    /// A table of these descriptions alone, each with a further vector, `by` values, behind its own; `further` gives it, and
-    /// whether the description was cut for it.
-    fn widened(
-        &self,
-        id: String,
-        by: usize,
-        descriptions: &[&str],
-        further: impl Fn(&str) -> Result<(Vec<f32>, bool), EncoderError>,
-    ) -> Result<Self, EncoderError> {
-        let mut wider = Self::empty(&id, self.width + by);
+        let mut wider = Self::empty(&format!("{} and {}", self.encoder, other.encoder), self.width + other.width);
         for description in descriptions {
             let key = wider.key(description);
             if wider.rows.contains_key(&key) {
                 continue;
             }
             let missing = || EncoderError::NotStored { description: (*description).into() };
-            let own = self.get(description).ok_or_else(missing)?;
-            let (vector, cut) = further(description)?;
-            wider.values.extend_from_slice(own);
-            wider.values.extend(vector);
+            wider.values.extend_from_slice(self.get(description).ok_or_else(missing)?);
+            wider.values.extend_from_slice(other.get(description).ok_or_else(missing)?);
             wider.rows.insert(key, wider.keys.len());
             wider.keys.push(key);
-            wider.truncated.push(cut || self.truncated(description).unwrap_or_default());
+            let cut = |table: &Self| table.truncated(description).unwrap_or_default();
+            wider.truncated.push(cut(self) || cut(other));
         }
         Ok(wider)
     }

@@ -149,7 +149,7 @@ impl Builder {
         let expected = config.embedding - config.effects_width();
         if checkpoint.manifest.quoted_words {
             let base = base_of(&checkpoint, self.base.as_deref(), &models, progress)?;
-            let (width, words) = (encoder.width(), QuotedWords::load(&base)?);
+            let (width, words) = (encoder.width(), QuotedWords::load(&base, &device)?);
             if width + words.width() != expected {
                 return Err(Error::Invalid(format!(
                     "the hypernetwork reads {expected} values, of encoder {} and of the token embeddings of {}; given were {width} of {} and \

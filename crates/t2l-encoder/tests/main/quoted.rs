@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor};
 use t2l_backbone::{Decoder, TokenEmbeddings};
-use t2l_core::TextEncoder;
+use t2l_core::{EncodeError, TextEncoder};
 use t2l_encoder::{EmbeddingTable, Encoder, QuotedWords};
 
 use crate::last_token::{WORDS, folder};
@@ -26,17 +26,21 @@ fn expected(embeddings: &TokenEmbeddings, tokens: &[u32]) -> Vec<f32> {
 #[test]
 fn quoted_tokens_stand_for_themselves() {
     let model = folder(WORDS);
-    let (words, embeddings) = (QuotedWords::load(model.path()).unwrap(), TokenEmbeddings::load(model.path()).unwrap());
+    let embeddings = TokenEmbeddings::load(model.path()).unwrap();
+    let words = QuotedWords::load(model.path(), &device()).unwrap();
+    let encoded = |text: &str| values(words.encode(&[text]).unwrap().embeddings);
     for (text, tokens) in [("w9: say \"w3\"", &[3][..]), ("'w3 w4' or “w5”", &[3, 4, 5]), ("`w4` w9", &[4])] {
-        for (found, expected) in words.encode(text).unwrap().iter().zip(expected(&embeddings, tokens)) {
+        for (found, expected) in encoded(text).iter().zip(expected(&embeddings, tokens)) {
             assert!((found - expected).abs() < 1e-4, "{text}: {found} {expected}");
         }
     }
-    assert_eq!(words.encode("say w3").unwrap(), vec![0.0; words.width()]);
-    assert!(QuotedWords::load(&model.path().join("none")).is_err());
+    assert_eq!(encoded("say w3"), vec![0.0; words.width()]);
+    assert!(QuotedWords::load(&model.path().join("none"), &device()).is_err());
     // A tokenizer of another model.
-    let error = QuotedWords::load(folder(100).path()).unwrap().encode("say \"w99\"").unwrap_err().to_string();
-    assert!(error.contains("token 99"), "{error}");
+    let other = QuotedWords::load(folder(100).path(), &device()).unwrap();
+    let error = other.encode(&["say w3", "say \"w99\""]).unwrap_err();
+    assert!(matches!(error, EncodeError::Tokenize { index: 1, .. }), "{error}");
+    assert!(error.to_string().contains("token 99"), "{error}");
 }
 
 #[test]
@@ -61,24 +65,26 @@ fn an_encoder_and_a_table_put_them_beside_the_embedding() {
     let (model, bert) = (folder(WORDS), tempfile::tempdir().unwrap());
     Tiny::bert().write(bert.path());
     let plain = Encoder::load(bert.path(), &device()).unwrap();
-    let words = QuotedWords::load(model.path()).unwrap();
+    let words = QuotedWords::load(model.path(), &device()).unwrap();
     let texts = ["add \"w3\" and \"w4\"", "translate the text", "add \"w3\" and \"w5\""];
     let table = EmbeddingTable::fill(&bert.path().join("table.safetensors"), &plain, &texts, |_, _| ()).unwrap();
     let quoting = plain.clone().with_quoted_words(words.clone()).with_id("mine");
     let width = plain.width() + words.width();
     assert_eq!((quoting.id(), quoting.width()), ("mine", width));
     let rows = values(quoting.encode(&texts).unwrap().embeddings);
-    let alone = values(plain.encode(&texts).unwrap().embeddings);
-    for ((row, alone), text) in rows.chunks(width).zip(alone.chunks(plain.width())).zip(texts) {
-        assert_eq!(row[..plain.width()], *alone);
-        assert_eq!(row[plain.width()..], words.encode(text).unwrap());
+    let [alone, quoted] = [&plain as &dyn TextEncoder, &words].map(|e| values(e.encode(&texts).unwrap().embeddings));
+    for (i, row) in rows.chunks(width).enumerate() {
+        assert_eq!(row[..plain.width()], alone[i * plain.width()..][..plain.width()]);
+        assert_eq!(row[plain.width()..], quoted[i * words.width()..][..words.width()]);
     }
-    let wider = table.quoting(&texts[..2], &words).unwrap();
+    let mut quoted = EmbeddingTable::new(&words);
+    quoted.add(&words, &texts, |_, _| ()).unwrap();
+    let wider = table.beside(&quoted, &texts[..2]).unwrap();
     assert_eq!((wider.len(), wider.width()), (2, width));
     for (found, row) in values(wider.embeddings(&texts[..2], &device()).unwrap()).iter().zip(&rows) {
         assert!((found - row).abs() < 1e-5);
     }
     assert!(wider.get(texts[2]).is_none());
-    assert!(table.quoting(&["count"], &words).is_err());
+    assert!(table.beside(&quoted, &["count"]).is_err());
     assert_eq!(quoting.encode(&[]).unwrap().embeddings.dims(), [0, width]);
 }

@@ -283,9 +283,11 @@ impl Ground {
         })?;
         let mut width = encoder.width();
         if config.model.quoted_words {
-            let words = QuotedWords::load(&models.base)?;
+            let words = QuotedWords::load(&models.base, &self.device)?;
+            let mut quoted = EmbeddingTable::new(&words);
+            quoted.add(&words, texts, |_, _| ())?;
             width += words.width();
-            table = table.quoting(texts, &words)?;
+            table = table.beside(&quoted, texts)?;
         }
         Ok((table, width))
     }
