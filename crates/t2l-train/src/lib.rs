@@ -50,7 +50,7 @@ pub use lora::{
     Adapters, FinishedTask, Group, HeldOutRow, INDEX, Library, PlainLora, REPORT, Shard, adapter_of_task, fused_base,
 };
 pub use recon::{Recon, Targets};
-pub use sft::{Conditions, Sft, Turns, set_copying, set_instructed, set_offsets};
+pub use sft::{Conditions, Sft, Turns, set_from_base, set_offsets};
 // What a step is made of.
 pub use lora::{AdapterStepOutput, adapter_step};
 pub use loss::{LossConfig, Weighting, generated_l2, label_losses};

@@ -2,36 +2,34 @@
 
 use burn::tensor::Tensor;
 use t2l_backbone::Decoder;
-use t2l_data::TokenizedExample;
 use t2l_hypernet::{CopyingStart, Hypernet};
 
-use super::constant::constant_rows;
 use crate::TrainError;
 
 /// Length of what every value of attention gets at first, for words whose embedding is as long as it mostly is: found by
 /// trying 1, 3 and 10 on SmolLM2-135M.
 const GATE: f64 = 3.0;
 
-/// Lets a hypernetwork copy the words that its task embeddings end with, in this many of the last layers.
-///
-/// `decoder` is a plain one (not for training). What its attention reads of `examples`, a hundred or so of all kinds, says
-/// what is about constant over positions.
+/// Lets a hypernetwork copy the words that its task embeddings end with, in as many of the last layers as `rows` has:
+/// constant ones, `[layers, in]`, whose products with an input are about `products`.
 ///
 /// # Errors
-/// No example, more layers than there are, a hypernetwork that cannot copy, or weights that are packed for training.
-pub fn set_copying(
+/// A hypernetwork that cannot copy, or weights that are packed for training.
+pub(super) fn set_copying(
     hypernet: &mut Hypernet,
     decoder: &Decoder,
-    examples: &[&TokenizedExample],
-    layers: usize,
+    rows: Tensor<2>,
+    products: &[f64],
 ) -> Result<(), TrainError> {
-    let (model, scaling) = (decoder.config(), hypernet.config.scaling.value());
-    let wrong = |reason| TrainError::Setting { key: "hypernet.copying_layers", value: layers.to_string(), reason };
-    let first = model.layers.checked_sub(layers).ok_or_else(|| wrong("is more than the base model has"))?;
-    let (rows, products) = constant_rows(decoder, examples, first)?;
+    let (model, scaling, layers) = (decoder.config(), hypernet.config.scaling.value(), products.len());
     let mut maps = Vec::new();
-    for (layer, product) in (first..model.layers).zip(products) {
-        let output = decoder.output_weight(layer).ok_or_else(|| wrong("needs a base model that is not packed"))?;
+    for (layer, product) in (model.layers - layers..model.layers).zip(products) {
+        let packed = || TrainError::Setting {
+            key: "hypernet.copying_layers",
+            value: layers.to_string(),
+            reason: "needs a base model that is not packed",
+        };
+        let output = decoder.output_weight(layer).ok_or_else(packed)?;
         let map = words_to_value(output, model.heads, model.kv_heads, model.head_dim);
         // Words' vectors are √width long: this is how long the map makes them, on average over all directions.
         let long = f64::from(map.clone().powi_scalar(2).sum().into_scalar::<f32>()).sqrt().max(1e-9);

@@ -1,5 +1,6 @@
 //! Supervised fine-tuning of the hypernetwork, end to end through the frozen language model.
 
+mod base;
 mod conditions;
 mod constant;
 mod contrast;
@@ -9,11 +10,10 @@ mod offsets;
 mod step;
 mod trainee;
 
+pub use base::set_from_base;
 pub(crate) use conditions::drawn_descriptions;
 pub use conditions::{Conditions, Turns};
 pub use contrast::Contrast;
-pub use copying::set_copying;
-pub use instructed::set_instructed;
 pub use offsets::set_offsets;
 pub use step::{StepOutput, sft_step};
 pub use trainee::Sft;

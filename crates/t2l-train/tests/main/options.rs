@@ -8,8 +8,8 @@ use t2l_core::{AdapterBatch, AdapterGenerator, LoraFactors, LoraScaling};
 use t2l_data::{TokenizedExample, TrainBatch};
 use t2l_hypernet::{Arch, Conditioning, Hypernet, HypernetConfig, Init, Offset, TaskEncoder};
 use t2l_train::{
-    LossConfig, Optimizer, OptimizerConfig, PlainLora, StepSeed, Weighting, global_norm, set_copying, set_instructed,
-    set_offsets, sft_step,
+    LossConfig, Optimizer, OptimizerConfig, PlainLora, StepSeed, Weighting, global_norm, set_from_base, set_offsets,
+    sft_step,
 };
 
 const TASKS: usize = 3;
@@ -251,7 +251,7 @@ fn copied(decoder: &Decoder, tokens: &[usize]) -> Vec<Vec<Vec<f32>>> {
     let shape = HypernetConfig { embedding: 16, ..config(decoder, Arch::L) };
     let mut hypernet = Hypernet::new(shape, Init::Ours, 3, &device).expect("a hypernetwork");
     let example = TokenizedExample { prompt: vec![3, 9, 17, 25], response: vec![30, 38] };
-    set_copying(&mut hypernet, decoder, &[&example], 1).expect("copies");
+    set_from_base(&mut hypernet, decoder, &[&example], 1, 0).expect("copies");
     let batch = TrainBatch::new(&[&example], 1, 0);
     let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(batch.ids, [1, batch.width]), &device);
     let table = decoder.lm_head().clone();
@@ -295,7 +295,7 @@ fn copying_wants_layers_that_are_there_and_weights_that_can_be_read() {
     let refused = |decoder: &Decoder, examples: &[&TokenizedExample], layers| {
         let shape = HypernetConfig { embedding: 16, ..config(decoder, Arch::L) };
         let mut hypernet = Hypernet::new(shape, Init::Ours, 3, &Device::flex()).expect("a hypernetwork");
-        set_copying(&mut hypernet, decoder, examples, layers).err().map(|e| e.to_string()).unwrap_or_default()
+        set_from_base(&mut hypernet, decoder, examples, layers, 0).err().map(|e| e.to_string()).unwrap_or_default()
     };
     assert!(refused(&decoder, &[&example], 3).contains("more than the base model has"));
     assert!(refused(&decoder, &[], 1).contains("no example"));
@@ -307,7 +307,7 @@ fn effects_of_instructions_are_put_back_at_every_position() {
     let (decoder, device) = (decoder(), Device::flex());
     let mut hypernet = Hypernet::new(config(&decoder, Arch::L), Init::Ours, 3, &device).expect("a hypernetwork");
     let example = TokenizedExample { prompt: vec![3, 9, 17, 25], response: vec![30, 38] };
-    set_instructed(&mut hypernet, &decoder, &[&example], 1).expect("takes effects");
+    set_from_base(&mut hypernet, &decoder, &[&example], 0, 1).expect("takes effects");
     // A fresh hypernetwork writes what changes nothing, so that the base model itself is looked at.
     let worn = hypernet.worn_while_instructed().expect("an adapter");
     assert!(worn.modules.iter().all(|m| m.b.to_data().iter::<f32>().all(|x| x == 0.0)));
@@ -334,13 +334,27 @@ fn effects_of_instructions_are_put_back_at_every_position() {
 }
 
 #[test]
+fn one_look_at_the_base_model_serves_copying_and_effects() {
+    let decoder = decoder();
+    let example = TokenizedExample { prompt: vec![3, 9, 17, 25], response: vec![30, 38] };
+    let row = |name: &str, copying, instructed| -> Vec<f32> {
+        let shape = HypernetConfig { embedding: 16, ..config(&decoder, Arch::L) };
+        let mut hypernet = Hypernet::new(shape, Init::Ours, 3, &Device::flex()).expect("a hypernetwork");
+        set_from_base(&mut hypernet, &decoder, &[&example], copying, instructed).expect("takes both");
+        hypernet.parameters.get::<2>(name).to_data().iter().collect()
+    };
+    assert_eq!(row("copying.A", 2, 1), row("copying.A", 2, 0));
+    assert_eq!(row("instructed.A", 2, 1), row("instructed.A", 0, 1));
+}
+
+#[test]
 fn effects_want_layers_that_are_there() {
     let decoder = decoder();
     let example = TokenizedExample { prompt: vec![3, 9], response: vec![30] };
     let refused = |examples: &[&TokenizedExample], layers| {
         let mut hypernet =
             Hypernet::new(config(&decoder, Arch::L), Init::Ours, 3, &Device::flex()).expect("a hypernetwork");
-        set_instructed(&mut hypernet, &decoder, examples, layers).err().map(|e| e.to_string()).unwrap_or_default()
+        set_from_base(&mut hypernet, &decoder, examples, 0, layers).err().map(|e| e.to_string()).unwrap_or_default()
     };
     assert!(refused(&[&example], 3).contains("more than the base model has"));
     assert!(refused(&[], 1).contains("no example"));

@@ -5,7 +5,7 @@ use std::path::Path;
 use t2l_adapter::peft;
 use t2l_data::Corpus;
 use t2l_hypernet::Hypernet;
-use t2l_train::{Conditions, PlainLora, Sft, Share, TrainConfig, Validator, set_copying, set_instructed, set_offsets};
+use t2l_train::{Conditions, PlainLora, Sft, Share, TrainConfig, Validator, set_from_base, set_offsets};
 
 use super::ModelPaths;
 use super::ground::{Ground, manifest, scaling};
@@ -45,14 +45,9 @@ pub(super) fn start(
         let adapter = PlainLora::from_adapter(&adapter, &hypernet.config.layout, scaling(config), &name)?;
         set_offsets(&mut hypernet, &adapter)?;
     }
-    let layers = config.hypernet.copying_layers;
-    if layers > 0 && hypernet.config.copying.is_none() {
-        set_copying(&mut hypernet, &ground.backbone.decoder, &corpus.first_examples(96), layers)?;
-    }
-    let layers = config.hypernet.instructed_layers;
-    if layers > 0 && hypernet.config.instructed.is_none() {
-        set_instructed(&mut hypernet, &ground.backbone.decoder, &corpus.first_examples(96), layers)?;
-    }
+    let copying = if hypernet.config.copying.is_none() { config.hypernet.copying_layers } else { 0 };
+    let instructed = if hypernet.config.instructed.is_none() { config.hypernet.instructed_layers } else { 0 };
+    set_from_base(&mut hypernet, &ground.backbone.decoder, &corpus.first_examples(96), copying, instructed)?;
     Ok(hypernet)
 }
 
