@@ -25,20 +25,19 @@ pub(super) fn hypernet(
         let id = &start.manifest.encoder.id;
         return Err(Error::Invalid(format!("{}: was trained with another encoder, {id}", path.display())));
     }
-    let instructed = start.hypernet.config.instructed;
     if config.model.quoted_words {
         start.read_quoted_words(shape.embedding);
     }
-    if let Some(instructed) = instructed.filter(|instructed| instructed.layers != config.hypernet.instructed_layers) {
-        let (has, wanted) = (instructed.layers, config.hypernet.instructed_layers);
-        let reason = format!("has instruction effects in {has} layers, and hypernet.instructed_layers is {wanted}");
-        return Err(Error::Invalid(format!("{}: {reason}", path.display())));
-    }
-    let copying = start.hypernet.config.copying;
-    if let Some(copying) = copying.filter(|copying| copying.layers != config.hypernet.copying_layers) {
-        let (copied, wanted) = (copying.layers, config.hypernet.copying_layers);
-        let reason = format!("copies in {copied} layers, and hypernet.copying_layers is {wanted}");
-        return Err(Error::Invalid(format!("{}: {reason}", path.display())));
+    let HypernetConfig { copying, instructed, .. } = start.hypernet.config;
+    let settings = &config.hypernet;
+    for (does, layers, key, wanted) in [
+        ("has instruction effects", instructed.map(|i| i.layers), "instructed_layers", settings.instructed_layers),
+        ("copies", copying.map(|c| c.layers), "copying_layers", settings.copying_layers),
+    ] {
+        if let Some(has) = layers.filter(|has| *has != wanted) {
+            let reason = format!("{does} in {has} layers, and hypernet.{key} is {wanted}");
+            return Err(Error::Invalid(format!("{}: {reason}", path.display())));
+        }
     }
     let embedding = shape.embedding + start.hypernet.config.effects_width();
     if start.hypernet.config != (HypernetConfig { copying, instructed, embedding, ..shape }) {
