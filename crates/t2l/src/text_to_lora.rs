@@ -147,9 +147,18 @@ impl Builder {
         let mut encoder = Encoder::load(&folder, &device)?.with_id(&reference.id);
         let config = &checkpoint.hypernet.config;
         let expected = config.embedding - config.effects_width();
-        if checkpoint.manifest.quoted_words {
-            let base = base_of(&checkpoint, self.base.as_deref(), &models, progress)?;
-            let (width, words) = (encoder.width(), QuotedWords::load(&base, &device)?);
+        let quoted = checkpoint.manifest.quoted_words;
+        if !quoted && encoder.width() != expected {
+            let found =
+                format!("one in {} that gives {} values instead of {expected}", folder.display(), encoder.width());
+            return Err(Error::Invalid(another_encoder(&reference.id, &found)));
+        }
+        let base = match quoted || config.instructed.is_some() {
+            true => Some(base_of(&checkpoint, self.base.as_deref(), &models, progress)?),
+            false => None,
+        };
+        if let Some(base) = base.as_ref().filter(|_| quoted) {
+            let (width, words) = (encoder.width(), QuotedWords::load(base, &device)?);
             if width + words.width() != expected {
                 return Err(Error::Invalid(format!(
                     "the hypernetwork reads {expected} values, of encoder {} and of the token embeddings of {}; given were {width} of {} and \
@@ -161,21 +170,16 @@ impl Builder {
                     base.display()
                 )));
             }
-            if let Some(copying) = checkpoint.hypernet.config.copying.filter(|copying| copying.words != words.width()) {
+            if let Some(copying) = config.copying.filter(|copying| copying.words != words.width()) {
                 let (copied, there) = (copying.words, words.width());
                 let reason = format!("copies {copied} values of quoted words, and {} has {there}", base.display());
                 return Err(Error::Invalid(format!("the hypernetwork {reason}")));
             }
             encoder = encoder.with_quoted_words(words);
         }
-        if encoder.width() != expected {
-            let found =
-                format!("one in {} that gives {} values instead of {expected}", folder.display(), encoder.width());
-            return Err(Error::Invalid(another_encoder(&reference.id, &found)));
-        }
         let mut read_with = None;
-        if let (Some(instructed), Some(worn)) = (config.instructed, checkpoint.hypernet.worn_while_instructed()) {
-            let base = base_of(&checkpoint, self.base.as_deref(), &models, progress)?;
+        let worn = checkpoint.hypernet.worn_while_instructed();
+        if let (Some(instructed), Some(worn), Some(base)) = (config.instructed, worn, base) {
             let backbone = Backbone::load(&base, &device)?;
             let effects = InstructionEffects::new(backbone.clone(), instructed.layers, worn)?;
             let (wanted, found) = (config.effects_width(), effects.width());
