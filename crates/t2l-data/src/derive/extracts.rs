@@ -4,7 +4,7 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::wording::{self, Wordings};
-use super::{Made, Source, Vocabulary, bare, free};
+use super::{Made, Source, bare, free};
 use crate::{Kind, Metric};
 
 /// Words of the longest text that is asked back whole.
@@ -142,7 +142,7 @@ const EXTRACTS: &[Extract] = &[
     ),
 ];
 
-pub fn make(source: &Source<'_>, _: &Vocabulary, rng: &mut ChaCha8Rng) -> Option<Made> {
+pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
     let extract = EXTRACTS.choose(rng)?;
     let examples = source
         .examples

@@ -4,7 +4,7 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::wording::{self, pick};
-use super::{Made, Source, Vocabulary, free};
+use super::{Made, Source, free};
 use crate::{Kind, Metric};
 
 /// Wordings for training and for evaluation, `{}` being one of `of`; and what becomes of an answer, unless it has that form.
@@ -116,7 +116,7 @@ const FORMATS: &[Format] = &[
     },
 ];
 
-pub fn make(source: &Source<'_>, _: &Vocabulary, rng: &mut ChaCha8Rng) -> Option<Made> {
+pub fn make(source: &Source<'_>, rng: &mut ChaCha8Rng) -> Option<Made> {
     let format = FORMATS.choose(rng)?;
     let of = *format.of.choose(rng)?;
     if !source.is_described() {

@@ -127,9 +127,9 @@ const KINDS: [(&str, Derivation); 7] = [
     ("question", questions::make),
     ("renamed", renamed::make),
     ("judged", judged::make),
-    ("extract", extracts::make),
+    ("extract", |source, _, rng| extracts::make(source, rng)),
     ("question", questions::make),
-    ("format", formats::make),
+    ("format", |source, _, rng| formats::make(source, rng)),
 ];
 
 /// Derives tasks from others, of every kind in turn.
