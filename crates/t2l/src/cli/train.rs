@@ -113,7 +113,9 @@ fn train_as(ranks: &dyn Ranks, args: &RunArgs, trainer: Trainer, global: &Global
         let state = state(ended);
         output::json(&json!({ "run": std::path::absolute(&args.output)?, "state": state, "step": step }))?;
     } else {
-        say(&format!("{} at step {step}; written to {}", state(ended), args.output.join("last").display()));
+        let (last, best) = (args.output.join("last"), args.output.join("best"));
+        let kept = if best.is_dir() { format!(", what validated best to {}", best.display()) } else { String::new() };
+        say(&format!("{} at step {step}; written to {}{kept}", state(ended), last.display()));
     }
     Ok(exit_code(ended, &signalled))
 }

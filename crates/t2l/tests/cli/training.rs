@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::tiny::Workshop;
 use super::{models_here, t2l, text, tiny_tasks};
 
 fn config(folder: &Path, extra: &str) -> String {
@@ -58,6 +59,20 @@ fn a_run_is_stopped_and_resumed_to_the_same_bits() {
         adapter.to_str().expect("utf-8"),
     ]);
     assert!(generated.status.success(), "{}", text(&generated.stderr));
+}
+
+#[test]
+fn the_end_of_a_run_names_what_was_kept() {
+    let shop = Workshop::new();
+    let said = |name: &str, every: u64| {
+        let rest = format!("[run]\nsteps = 1\nvalidate_every = {every}\n");
+        let output = shop.train(&shop.config(&format!("{name}.toml"), &rest), &shop.path(name), &[]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let said = text(&output.stderr).replace(&shop.path("").display().to_string(), "@");
+        said.lines().last().expect("a line").to_owned()
+    };
+    insta::assert_snapshot!(said("unjudged", 0), @"complete at step 1; written to @unjudged/last");
+    insta::assert_snapshot!(said("judged", 1), @"complete at step 1; written to @judged/last, what validated best to @judged/best");
 }
 
 /// Derived tasks are mixed in, a run with them goes on where it was stopped, and none comes of a task that is unseen.
