@@ -73,14 +73,14 @@ impl Ground {
         device: &Device,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
-        let set = TaskSet::open(&config.data.dir)?;
+        let set = open_tasks("data.dir", &config.data.dir)?;
         let listed = |set: &TaskSet, split: Option<&str>| -> Result<Vec<Task>, Error> {
             Ok(set.listed(split)?.into_iter().cloned().collect())
         };
         let tasks = listed(&set, config.data.split.as_deref())?;
         let extra = match &config.data.extra_dir {
             Some(dir) => {
-                let set = TaskSet::open(dir)?;
+                let set = open_tasks("data.extra_dir", dir)?;
                 let tasks = listed(&set, config.data.extra_split.as_deref())?;
                 Some((set, tasks))
             }
@@ -319,6 +319,11 @@ impl Ground {
         })?;
         Ok(table.beside(&effects, &texts)?)
     }
+}
+
+/// The tasks of a folder that this setting names.
+fn open_tasks(key: &str, folder: &Path) -> Result<TaskSet, Error> {
+    TaskSet::open(folder).map_err(|e| Error::Invalid(format!("{key}: {e}")))
 }
 
 /// The further tasks, if there are any.

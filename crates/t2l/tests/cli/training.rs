@@ -135,6 +135,24 @@ fn an_unknown_key_is_refused() {
     assert!(text(&output.stderr).contains("stepz"), "{}", text(&output.stderr));
 }
 
+#[test]
+fn a_folder_of_tasks_that_is_not_there_is_named_with_its_setting() {
+    let shop = Workshop::new();
+    let tiny = std::fs::canonicalize(tiny_tasks()).expect("fixtures");
+    let (config, run) = (shop.path("config.toml"), shop.path("run"));
+    for (key, dirs) in [
+        ("data.dir", "dir = \"nowhere\"\n".to_owned()),
+        ("data.extra_dir", format!("dir = {tiny:?}\nextra_dir = \"nowhere\"\n")),
+    ] {
+        let settings = format!("[data]\n{dirs}[model]\nbase = \"base\"\nencoder = \"encoder\"\n");
+        std::fs::write(&config, settings).expect("written");
+        let output = shop.train(&config, &run, &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let named = format!("error: {key}: {}: ", shop.path("nowhere").display());
+        assert!(text(&output.stderr).contains(&named), "{}", text(&output.stderr));
+    }
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut names: Vec<String> =
