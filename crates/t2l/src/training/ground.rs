@@ -100,7 +100,10 @@ impl Ground {
         let layout = backbone.decoder.layout(&models.base_ref.id, &config.hypernet.target_modules)?;
         let ground = Self { set, tasks, extra, unseen, benchmarks, backbone, layout, device: device.clone() };
         let end_of_turn = ground.renderer()?.end_of_turn().len();
-        check_max_tokens(config.sampling.max_tokens, end_of_turn, ground.backbone.decoder.config().longest_context())?;
+        let model = ground.backbone.decoder.config();
+        check_max_tokens(config.sampling.max_tokens, end_of_turn, model.longest_context())?;
+        check_layers("hypernet.copying_layers", config.hypernet.copying_layers, model.layers)?;
+        check_layers("hypernet.instructed_layers", config.hypernet.instructed_layers, model.layers)?;
         Ok(ground)
     }
 
@@ -365,6 +368,14 @@ fn check_max_tokens(max_tokens: usize, end_of_turn: usize, max_positions: usize)
     }
     let range = format!("must be from {least} to {max_positions} for this base model");
     Err(Error::Invalid(format!("setting sampling.max_tokens = {max_tokens}: {range}")))
+}
+
+/// What goes into the last layers needs so many.
+fn check_layers(key: &str, layers: usize, there: usize) -> Result<(), Error> {
+    if layers <= there {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("setting {key} = {layers}: is more than the base model's {there} layers")))
 }
 
 /// Rank and scaling of the adapters.

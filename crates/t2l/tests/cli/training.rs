@@ -153,6 +153,25 @@ fn a_folder_of_tasks_that_is_not_there_is_named_with_its_setting() {
     }
 }
 
+/// Before anything is tokenised or embedded.
+#[test]
+fn more_layers_than_there_are_are_refused_at_once() {
+    let shop = Workshop::new();
+    let config = shop.config("config.toml", "[run]\nsteps = 1\n");
+    let plain = std::fs::read_to_string(&config).expect("the configuration");
+    for (key, more) in [("copying_layers", "[model]\nquoted_words = true\n"), ("instructed_layers", "[model]\n")] {
+        let settings = plain.replacen("[model]\n", more, 1);
+        let settings = settings.replacen("[hypernet]\n", &format!("[hypernet]\n{key} = 99\n"), 1);
+        std::fs::write(&config, settings).expect("written");
+        let output = shop.train(&config, &shop.path("run"), &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let expected = format!(
+            "loading the base model\nerror: setting hypernet.{key} = 99: is more than the base model's 3 layers\n"
+        );
+        assert!(text(&output.stderr).ends_with(&expected), "{}", text(&output.stderr));
+    }
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut names: Vec<String> =
