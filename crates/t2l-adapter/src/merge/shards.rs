@@ -22,8 +22,7 @@ pub(super) fn names(model: &Path) -> Result<Vec<String>, AdapterError> {
         std::fs::metadata(model).map_err(AdapterError::io(model))?;
         if !model.join(WHOLE).exists() {
             let setting =
-                "merging into anything but a folder with safetensors files (a name, GGUF or pickles do not do)"
-                    .to_owned();
+                "merging into anything but a folder with safetensors files (GGUF or pickles do not do)".to_owned();
             return Err(AdapterError::Unsupported { path: model.to_owned(), setting });
         }
         return Ok(vec![WHOLE.to_owned()]);

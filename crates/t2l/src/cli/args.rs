@@ -507,7 +507,7 @@ pub struct MergeArgs {
     pub adapter: PathBuf,
     /// Base model: a folder with config.json and safetensors files
     #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    pub model: String,
     /// New folder for the merged model
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,

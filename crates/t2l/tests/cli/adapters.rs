@@ -153,11 +153,15 @@ fn gguf_needs_to_know_the_base() {
 #[test]
 fn merge_writes_a_whole_model() {
     let desk = Desk::new();
-    insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"error: @model: merging into anything but a folder with safetensors files (a name, GGUF or pickles do not do) is not supported");
+    insta::assert_snapshot!(desk.refused("merge @a --model @model -o @merged"), @"error: @model: merging into anything but a folder with safetensors files (GGUF or pickles do not do) is not supported");
     insta::assert_snapshot!(desk.refused("inspect @model"), @"error: @model: is no adapter: the folder holds no adapter_config.json");
     insta::assert_snapshot!(desk.refused("inspect @a/adapter_config.json"), @"error: @a/adapter_config.json: is no adapter: a PEFT folder is wanted, or a file whose name ends in .gguf");
-    let gone = desk.refused("merge @a --model @gone -o @merged");
-    assert!(gone.contains("@gone: No such file"), "{gone}");
+    insta::assert_snapshot!(desk.refused("merge @a --model @gone -o @merged"), @r#"error: unknown model "@gone": it is no folder or file that is here, and none of smollm2-135m-instruct, all-minilm-l6-v2, gemma-3-270m"#);
+    for name in ["smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"] {
+        let message = desk.refused(&format!("merge @a --model {name} -o @merged"));
+        assert!(message.starts_with(&format!("error: {name}: `t2l models` has it as GGUF")), "{message}");
+        assert!(message.contains("`hf download HuggingFaceTB/SmolLM2-135M-Instruct "), "{message}");
+    }
     desk.weights();
     insta::assert_snapshot!(desk.refused("merge @b --model @model -o @merged"), @"error: @model: has no weight for layer 1, up_proj");
     assert_eq!(entries(desk.0.path()), ["a", "b", "model"]);
