@@ -18,16 +18,20 @@ pub struct EncodedTexts {
 #[non_exhaustive]
 pub enum EncodeError {
     /// Nothing but white space.
-    #[error("description {} is empty", index + 1)]
+    #[error("{} is empty", named(*index, *of))]
     Empty {
         /// Which of the texts, from 0.
         index: usize,
+        /// How many texts there are.
+        of: usize,
     },
     /// Longer than anything that can be meant as a description.
-    #[error("description {} has {bytes} bytes; at most {limit} are accepted", index + 1)]
+    #[error("{} has {bytes} bytes; at most {limit} are accepted", named(*index, *of))]
     TooLong {
         /// Which of the texts, from 0.
         index: usize,
+        /// How many texts there are.
+        of: usize,
         /// Its length.
         bytes: usize,
         /// The limit.
@@ -47,6 +51,11 @@ pub enum EncodeError {
         /// The model's words.
         reason: String,
     },
+}
+
+/// One of several descriptions, or the only one.
+fn named(index: usize, of: usize) -> String {
+    if of == 1 { "the description".to_owned() } else { format!("description {}", index + 1) }
 }
 
 /// f(z): turns task descriptions into task embeddings.

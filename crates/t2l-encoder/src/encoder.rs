@@ -148,12 +148,12 @@ pub(crate) fn folder_name(path: &Path) -> String {
 /// Refuses what cannot be meant as a description.
 pub(crate) fn check(texts: &[&str]) -> Result<(), EncodeError> {
     for (index, text) in texts.iter().enumerate() {
-        let (bytes, limit) = (text.len(), MAX_DESCRIPTION_BYTES);
+        let (of, bytes, limit) = (texts.len(), text.len(), MAX_DESCRIPTION_BYTES);
         if bytes > limit {
-            return Err(EncodeError::TooLong { index, bytes, limit });
+            return Err(EncodeError::TooLong { index, of, bytes, limit });
         }
         if trim(text).is_empty() {
-            return Err(EncodeError::Empty { index });
+            return Err(EncodeError::Empty { index, of });
         }
     }
     Ok(())

@@ -312,7 +312,7 @@ fn encoded(encoder: &dyn TextEncoder, texts: &Texts<'_>) -> Result<Tensor<2>, Ev
     let encoded = encoder.encode(&all).map_err(|source| {
         use t2l_core::EncodeError::{Empty, Tokenize, TooLong};
         let index = match &source {
-            Empty { index } | TooLong { index, .. } | Tokenize { index, .. } => Some(*index),
+            Empty { index, .. } | TooLong { index, .. } | Tokenize { index, .. } => Some(*index),
             _ => None,
         };
         let task = index.and_then(|i| texts.0.get(i)).map(|(task, _)| (*task).to_owned()).unwrap_or_default();

@@ -162,14 +162,18 @@ fn roberta_reads_positions_after_the_padding_id() {
 fn texts_that_are_no_description() {
     let encoder = Tiny::bert().load().unwrap();
     for text in ["", "  \n\t", "\u{1c}\u{3000}"] {
-        assert_eq!(encoder.encode(&["add", text]).unwrap_err(), EncodeError::Empty { index: 1 }, "{text:?}");
+        assert_eq!(encoder.encode(&["add", text]).unwrap_err(), EncodeError::Empty { index: 1, of: 2 }, "{text:?}");
     }
     // Zero-width characters are cleaned away: nothing but special tokens is left, and that is a text.
     assert_eq!(encoder.tokenize("\u{200b}").unwrap().0, [2, 3]);
     let long = "a".repeat(MAX_DESCRIPTION_BYTES);
     assert_eq!(encoder.encode(&[&long]).unwrap().truncated.len(), 1);
     let longer = format!("{long}a");
-    let error = EncodeError::TooLong { index: 0, bytes: MAX_DESCRIPTION_BYTES + 1, limit: MAX_DESCRIPTION_BYTES };
+    let (bytes, limit) = (MAX_DESCRIPTION_BYTES + 1, MAX_DESCRIPTION_BYTES);
+    let error = EncodeError::TooLong { index: 0, of: 1, bytes, limit };
     assert_eq!(encoder.encode(&[&longer]).unwrap_err(), error);
+    // Who gave one alone need not count.
+    assert_eq!(encoder.encode(&[" "]).unwrap_err().to_string(), "the description is empty");
+    assert_eq!(encoder.encode(&["add", " "]).unwrap_err().to_string(), "description 2 is empty");
     assert_eq!(encoder.encode(&[]).unwrap().embeddings.dims(), [0, WIDTH]);
 }

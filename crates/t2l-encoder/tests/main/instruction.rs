@@ -151,7 +151,7 @@ fn what_cannot_be_looked_at_is_refused() {
     assert!(refused(3, |_| ()).contains("3 layers of a language model that has 2"));
     assert!(refused(1, |worn| worn.modules[0].name = "none".into()).contains("none"));
     let encoder = effects(1, 0.0);
-    assert!(matches!(encoder.encode(&["w3", " "]), Err(EncodeError::Empty { index: 1 })));
+    assert!(matches!(encoder.encode(&["w3", " "]), Err(EncodeError::Empty { index: 1, of: 2 })));
     assert_eq!(encoder.encode(&[]).unwrap().embeddings.dims(), [0, encoder.width()]);
     // A tokenizer of another model.
     let other = backbone(100);

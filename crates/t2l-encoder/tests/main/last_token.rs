@@ -104,7 +104,7 @@ fn embeddings_tell_texts_apart_and_have_one_length() {
 #[test]
 fn what_cannot_be_encoded_is_refused() {
     let encoder = encoder();
-    assert!(matches!(encoder.encode(&["w3", " "]), Err(EncodeError::Empty { index: 1 })));
+    assert!(matches!(encoder.encode(&["w3", " "]), Err(EncodeError::Empty { index: 1, of: 2 })));
     assert_eq!(encoder.encode(&[]).unwrap().embeddings.dims(), [0, encoder.width()]);
     for rows in [&[][..], &[&[][..]], &[&[3, 64]]] {
         assert!(matches!(encoder.last_states(rows), Err(EncoderError::Batch { .. })));

@@ -113,7 +113,7 @@ fn empty_and_huge_descriptions_are_refused() {
     let target = folder.path().join("out");
     let target = target.to_str().expect("utf-8");
     let message = refused(&["generate", "   ", "-o", target]);
-    assert!(message.contains("description 1 is empty"), "{message}");
+    assert!(message.contains("the description is empty"), "{message}");
     let huge = "word ".repeat(20_000);
     let message = refused(&["generate", &huge, "-o", target]);
     assert!(message.contains("at most 65536 are accepted"), "{message}");
