@@ -6,6 +6,7 @@ mod check;
 mod digest;
 mod paths;
 mod presets;
+mod unknown;
 
 use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::TrainConfig;
+use super::{TrainConfig, unknown};
 use crate::Weighting;
 
 /// What is trained, and on what.
@@ -72,7 +72,7 @@ impl TrainConfig {
     /// wrong type, or a configuration for another trainer.
     pub fn parse(text: &str, trainer: Trainer) -> Result<Self, String> {
         // On its own first, so that errors point at lines of the text.
-        let given: Self = toml::from_str(text).map_err(|e| e.to_string())?;
+        let given: Self = toml::from_str(text).map_err(|e| unknown::told(&e))?;
         let table: Table = toml::from_str(text).map_err(|e| e.to_string())?;
         if table.contains_key("trainer") && given.trainer != trainer {
             return Err(format!("is for `t2l train {}`, not for {}", given.trainer.name(), trainer.name()));

@@ -132,7 +132,8 @@ fn an_unknown_key_is_refused() {
     let config = config(folder.path(), "stepz = 3\n");
     let output = t2l(&["train", "sft", &config, "-o", folder.path().join("run").to_str().expect("utf-8")]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("stepz"), "{}", text(&output.stderr));
+    let message = text(&output.stderr);
+    assert!(message.contains("unknown field `stepz`") && message.ends_with("did you mean `steps`?\n"), "{message}");
 }
 
 #[test]
