@@ -223,6 +223,12 @@ fn diff_shows_every_place() {
         1  v_proj         11.2383         –   11.2383        –  –             –
     all                   19.4690   27.7377   33.9009  -0.0008
     ");
+    insta::assert_snapshot!(desk.shown("diff @a @a"), @r"
+    layer  module         norm A    norm B  distance   cosine  angles in     angles out
+        0  q_proj         15.8979   15.8979    0.0000   1.0000  0.0°          0.0°
+        1  v_proj         11.2383   11.2383    0.0000   1.0000  0.0°          0.0°
+    all                   19.4690   19.4690    0.0000   1.0000
+    ");
     let output = json(&desk.run("diff @a @a --svg @map.svg --json"));
     assert_eq!(output["distance"], 0.0);
     for module in output["modules"].as_array().expect("modules") {

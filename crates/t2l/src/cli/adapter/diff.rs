@@ -43,11 +43,22 @@ fn cosine(x: Option<f64>) -> String {
     x.map_or(format!("{:>7}", "–"), |x| format!("{x:7.4}"))
 }
 
-/// Smallest and largest angle, in degrees.
+/// Smallest and largest angle, in degrees; once where both look the same, as zeros do where one space lies in the other.
 fn range(angles: &[f64]) -> String {
-    match angles {
-        [] => "–".into(),
-        [only] => format!("{only:.1}°"),
-        [first, .., last] => format!("{first:.1}–{last:.1}°"),
+    let (Some(first), Some(last)) = (angles.first(), angles.last()) else { return "–".into() };
+    let (first, last) = (format!("{first:.1}"), format!("{last:.1}"));
+    if first == last { format!("{last}°") } else { format!("{first}–{last}°") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::range;
+
+    #[test]
+    fn angles_that_look_the_same_are_told_once() {
+        assert_eq!(range(&[]), "–");
+        assert_eq!(range(&[1.26]), "1.3°");
+        assert_eq!(range(&[0.0, 1e-9, 0.01]), "0.0°");
+        assert_eq!(range(&[0.0, 30.0, 89.96]), "0.0–90.0°");
     }
 }
