@@ -95,7 +95,7 @@ pub enum AdapterError {
     #[error("{0}")]
     Together(String),
     /// A file that is there already.
-    #[error("{}: is there already (--force replaces it)", path.display())]
+    #[error("{}: is there already; use --force to replace it", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
@@ -107,7 +107,7 @@ pub enum AdapterError {
         path: PathBuf,
     },
     /// A target that holds something already.
-    #[error("{}: is not empty (--force replaces the adapter in it)", path.display())]
+    #[error("{}: is not empty; use --force to write into it anyway", path.display())]
     NotEmpty {
         /// The folder.
         path: PathBuf,

@@ -374,6 +374,9 @@ pub struct EvalArgs {
     /// Write the report (JSON) here; a Markdown table goes beside it
     #[arg(short, long, alias = "out", value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Replace an earlier report there
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelArgs,

@@ -14,7 +14,7 @@ use super::{target, typed};
 
 pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
     if let Some(path) = &args.output {
-        target::check_report(path)?;
+        target::check_report(path, args.force)?;
     }
     let set = TaskSet::open(&args.data)?;
     let groups = groups(args, &set)?;

@@ -10,7 +10,7 @@ use t2l::core::files::{folder_of, is_occupied};
 pub fn refuse_occupied(folder: &Path, force: bool) -> anyhow::Result<()> {
     refuse_file(folder)?;
     if !force && is_occupied(folder).with_context(|| folder.display().to_string())? {
-        bail!("{}: is not empty; use --force to replace it", folder.display());
+        bail!("{}: is not empty; use --force to write into it anyway", folder.display());
     }
     Ok(())
 }
@@ -42,8 +42,9 @@ pub fn want_new(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses a place for a report and the Markdown table beside it where they could not both be written.
-pub fn check_report(path: &Path) -> anyhow::Result<()> {
+/// Refuses a place for a report and the Markdown table beside it where they could not both be written, or where either is
+/// there, unless `force` says that it may be replaced.
+pub fn check_report(path: &Path, force: bool) -> anyhow::Result<()> {
     if path.file_name().is_none() || path.is_dir() {
         bail!("{}: is a folder, not a file", path.display());
     }
@@ -55,7 +56,8 @@ pub fn check_report(path: &Path) -> anyhow::Result<()> {
     if !folder.metadata().with_context(|| folder.display().to_string())?.is_dir() {
         bail!("{}: is not a folder", folder.display());
     }
-    Ok(())
+    refuse_existing(path, force)?;
+    refuse_existing(&path.with_extension("md"), force)
 }
 
 #[cfg(test)]
@@ -65,16 +67,22 @@ mod tests {
     #[test]
     fn reports_need_a_folder_and_a_name_of_their_own() {
         let folder = tempfile::tempdir().expect("a folder");
-        let check = |name: &str| check_report(&folder.path().join(name));
+        let check = |name: &str| check_report(&folder.path().join(name), false);
         let message = |name: &str| check(name).expect_err(name).to_string();
         assert!(check("report.json").is_ok() && check("report").is_ok());
-        assert!(check_report(Path::new("report.json")).is_ok());
+        assert!(check_report(Path::new("report.json"), false).is_ok());
         assert!(message("report.md").contains("report.json"));
         assert!(message("report.MD").contains("Markdown"));
         assert!(message("missing/report.json").ends_with("missing"));
         assert!(message("").ends_with("is a folder, not a file"));
         std::fs::write(folder.path().join("file"), "").expect("written");
         assert!(message("file/report.json").ends_with("is not a folder"));
+        for there in ["old.json", "table.md"] {
+            std::fs::write(folder.path().join(there), "").expect("written");
+        }
+        assert!(message("old.json").ends_with("old.json: is there already; use --force to replace it"));
+        assert!(message("table.json").ends_with("table.md: is there already; use --force to replace it"));
+        assert!(check_report(&folder.path().join("old.json"), true).is_ok());
     }
 
     #[test]

@@ -145,7 +145,8 @@ fn gguf_needs_to_know_the_base() {
     insta::assert_snapshot!(desk.refused("convert @a @a.gguf"), @"error: @a.gguf: a GGUF adapter names its base model's architecture and follows its heads; name that model (--model)");
     insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @nowhere"), @r#"error: unknown model "@nowhere": it is no folder or file that is here, and none of smollm2-135m-instruct, all-minilm-l6-v2, gemma-3-270m"#);
     desk.shown("convert @a @a.gguf --model @model");
-    insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @model"), @"error: @a.gguf: is there already (--force replaces it)");
+    insta::assert_snapshot!(desk.refused("convert @a @a.gguf --model @model"), @"error: @a.gguf: is there already; use --force to replace it");
+    insta::assert_snapshot!(desk.refused("convert @a @b"), @"error: @b: is not empty; use --force to write into it anyway");
     desk.shown("convert @a @a.gguf --model @model --force --dtype bf16");
     assert_eq!(entries(desk.0.path()), ["a", "a.gguf", "b", "model"]);
 }

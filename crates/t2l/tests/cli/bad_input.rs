@@ -44,6 +44,12 @@ fn a_report_that_could_not_be_written_is_refused_before_the_work() {
     let out = |path: &str| refused(&["eval", "--data", "/nonexistent/data", "--tasks", "all", "-o", path]);
     assert!(out("/nonexistent/report.json").contains("/nonexistent: "));
     assert!(out("report.md").contains("the Markdown table goes there"));
+    let report = tempfile::NamedTempFile::new().expect("a file");
+    let report = report.path().to_str().expect("utf-8");
+    assert!(out(report).contains("is there already; use --force to replace it"));
+    // With it the work begins, here with data that is not there.
+    let forced = ["eval", "--data", "/nonexistent/data", "--tasks", "all", "-o", report, "--force"];
+    assert!(refused(&forced).contains("/nonexistent/data"));
 }
 
 #[test]
@@ -126,7 +132,7 @@ fn an_occupied_target_is_left_alone() {
     std::fs::write(folder.path().join("precious.txt"), "mine").expect("written");
     let target = folder.path().to_str().expect("utf-8");
     let message = refused(&["generate", "Sort words.", "-o", target]);
-    assert!(message.contains("is not empty; use --force"), "{message}");
+    assert!(message.contains("is not empty; use --force to write into it anyway"), "{message}");
     assert_eq!(std::fs::read_to_string(folder.path().join("precious.txt")).expect("read"), "mine");
 }
 
