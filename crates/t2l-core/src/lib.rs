@@ -19,6 +19,7 @@
 
 mod adapter;
 mod batch;
+mod counted;
 pub mod device;
 mod factors;
 pub mod files;
@@ -29,6 +30,7 @@ mod traits;
 
 pub use adapter::{Adapter, LoraWeights};
 pub use batch::{AdapterBatch, FitError, InputDropout, RowFactors};
+pub use counted::counted;
 pub use factors::{LoraFactors, ModuleFactors};
 pub use layout::{AdapterLayout, LoraScaling, TargetModule};
 pub use parameters::{Parameter, Parameters};

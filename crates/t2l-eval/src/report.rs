@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use t2l_core::counted;
 
 use crate::stats::{bootstrap, mean, wilson};
 
@@ -232,7 +233,8 @@ impl EvalReport {
             let rows = self.rows.iter().filter(|r| r.group == group && r.mode == mode && r.metric == "nll");
             let tasks: BTreeMap<&str, usize> = rows.map(|r| (r.task.as_str(), r.n)).collect();
             let examples: usize = tasks.values().sum();
-            let _ = writeln!(text, "### {group}, {mode} mode: {} tasks, {examples} examples\n", tasks.len());
+            let (tasks, examples) = (counted(tasks.len(), "task"), counted(examples, "example"));
+            let _ = writeln!(text, "### {group}, {mode} mode: {tasks}, {examples}\n");
             let _ = writeln!(text, "| condition | {} |", metrics.join(" | "));
             let _ = writeln!(text, "|---|{}", "---|".repeat(metrics.len()));
             for condition in crate::Condition::NAMES {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use t2l_adapter::peft::{self, SaveOptions};
 use t2l_backbone::{Backbone, WeightType};
-use t2l_core::{Adapter, AdapterGenerator, AdapterLayout, LoraFactors, TextEncoder, device};
+use t2l_core::{Adapter, AdapterGenerator, AdapterLayout, LoraFactors, TextEncoder, counted, device};
 use t2l_data::user_turn;
 use t2l_encoder::{Encoder, InstructionEffects, QuotedWords, weights_sha256};
 use t2l_hypernet::{Checkpoint, Conditioning, ModelRef};
@@ -225,7 +225,7 @@ fn check_base(wanted: &AdapterLayout, found: &AdapterLayout) -> Result<(), Error
     }
     let words = |layout: &AdapterLayout| {
         let widths = layout.modules.iter().map(|m| format!("{} {} → {}", m.name, m.in_features, m.out_features));
-        format!("{} layers with {}", layout.layers, widths.collect::<Vec<_>>().join(", "))
+        format!("{} with {}", counted(layout.layers, "layer"), widths.collect::<Vec<_>>().join(", "))
     };
     Err(Error::Invalid(format!(
         "base model {} has {}; the hypernetwork was trained for {}, which has {}",

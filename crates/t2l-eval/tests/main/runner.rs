@@ -452,7 +452,7 @@ fn the_report_has_the_promised_keys_and_its_table_says_where_it_came_from() {
         "checkpoint waves (SHA-256 0123456789ab…); seed 11",
         "t2l eval --data tiny",
         "### tasks, input mode: 3 tasks, 24 examples",
-        "### benchmarks, definition mode: 1 tasks, 3 examples",
+        "### benchmarks, definition mode: 1 task, 3 examples",
         "| own − other | nll |",
         "| task | n | metric | base | own | other |",
         "| warm_or_cold | 8 | acc_norm |",

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use t2l_core::files::read_at_most;
-use t2l_core::{Parameter, Parameters};
+use t2l_core::{Parameter, Parameters, counted};
 
 use super::progress::Progress;
 use super::trainee::{Part, Trainee};
@@ -89,7 +89,7 @@ pub fn load(
         return Err(invalid(reason.into()));
     }
     if progress.parts.len() != optimizers.len() {
-        let reason = format!("has {} parts, the run has {}", progress.parts.len(), optimizers.len());
+        let reason = format!("has {}, the run has {}", counted(progress.parts.len(), "part"), optimizers.len());
         return Err(invalid(reason));
     }
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| invalid(format!("torn: {e}")))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde_json::Value;
 use t2l_backbone::Decoder;
-use t2l_core::Parameters;
+use t2l_core::{Parameters, counted};
 use t2l_data::{Corpus, Sampler, TrainBatch};
 use t2l_hypernet::{Checkpoint, Dtype, Hypernet, Manifest};
 
@@ -79,7 +79,7 @@ impl Trainee for Sft {
     fn step(&mut self, seed: StepSeed, _active: &[bool]) -> Result<Outcome, TrainError> {
         let (draws, share) = (self.sampler.next_batch(&self.corpus), self.share);
         if draws.len() < share.of {
-            let reason = format!("a batch of {} rows cannot be shared by {}", draws.len(), share.of);
+            let reason = format!("a batch of {} cannot be shared by {}", counted(draws.len(), "row"), share.of);
             return Err(TrainError::Ranks { reason });
         }
         let tasks: Vec<usize> = draws.iter().map(|d| d.task).collect();

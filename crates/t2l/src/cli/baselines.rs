@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use t2l::TextToLora;
 use t2l::adapter::{MixMethod, mix, peft};
 use t2l::backbone::Backbone;
-use t2l::core::{Adapter, AdapterGenerator, TextEncoder, device};
+use t2l::core::{Adapter, AdapterGenerator, TextEncoder, counted, device};
 use t2l::data::Task;
 use t2l::eval::{Baselines, Condition, EvalError, Group, TaskAdapters, part_of_shots};
 use t2l::train::adapter_of_task;
@@ -165,10 +165,10 @@ fn check_fits(adapter: &Adapter, backbone: &Backbone) -> anyhow::Result<()> {
         let found = [weights.a.dims()[1], weights.b.dims()[0]];
         if layer >= layout.layers || found != [target.in_features, target.out_features] {
             bail!(
-                "layer {layer} {module} maps {} to {}; the base model has {} layers and maps {} to {} there",
+                "layer {layer} {module} maps {} to {}; the base model has {} and maps {} to {} there",
                 found[0],
                 found[1],
-                layout.layers,
+                counted(layout.layers, "layer"),
                 target.in_features,
                 target.out_features
             );

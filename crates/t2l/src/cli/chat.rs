@@ -6,8 +6,8 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use t2l::backbone::chat::Message;
 use t2l::backbone::{Backbone, GenerateOptions, Sampling};
-use t2l::core::AdapterBatch;
 use t2l::core::files::lines_at_most;
+use t2l::core::{AdapterBatch, counted};
 use t2l::data::PromptRenderer;
 
 use super::args::{ChatArgs, Global};
@@ -91,7 +91,8 @@ impl Chat<'_> {
             if prompt.len() <= self.room || messages.len() < 3 {
                 let dropped = (before - messages.len()) / 2;
                 if dropped > 0 {
-                    eprintln!("note: the model cannot hold all of this; {dropped} exchanges at the start were dropped");
+                    let dropped = counted(dropped, "exchange");
+                    eprintln!("note: the model cannot hold all of this; left out at the start: {dropped}");
                 }
                 return Ok(prompt);
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use t2l::core::counted;
 use t2l::data::{DeriveConfig, Part, TaskSet, derive, write_derived};
 
 use super::args::{DataCommand, Global};
@@ -34,8 +35,8 @@ pub fn run(command: &DataCommand, global: &Global) -> anyhow::Result<()> {
     }
     output::line(args.output.display())?;
     let of_kind: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    eprintln!("{} tasks: {}", tasks.len(), of_kind.join(", "));
-    eprintln!("{train} examples for training, {valid} held out");
+    eprintln!("{}: {}", counted(tasks.len(), "task"), of_kind.join(", "));
+    eprintln!("{} for training, {valid} held out", counted(train, "example"));
     if tasks.len() < config.tasks {
         eprintln!("warning: {} were asked for; the tasks they are made of give no more", config.tasks);
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use t2l::core::files::write_whole;
+use t2l::core::{counted, files::write_whole};
 use t2l::data::{Part, PromptMode, Task, TaskSet};
 use t2l::eval::{Condition, EvalPlan, EvalReport, Evaluator, Group, Provenance, Scoring, distinct};
 
@@ -59,7 +59,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
         checkpoint_sha256: checkpoint.sha256().to_owned(),
         command: typed::command_line(),
     };
-    let report = evaluator.run(&plan, from, |done, of| eprintln!("{done} of {of} tasks"))?;
+    let report = evaluator.run(&plan, from, |done, of| eprintln!("{done} of {}", counted(of, "task")))?;
     // Printed whether or not it can be written: an evaluation takes long.
     let written = args.output.as_deref().map_or(Ok(()), |path| write(&report, path));
     let printed = if global.json { output::json(&report) } else { output::line(report.markdown()) };

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use serde_json::json;
 use t2l::adapter::{fused, inspect};
+use t2l::core::counted;
 
 use super::args::{Format, GenerateArgs, Global};
 use super::{output, stale, target};
@@ -117,7 +118,7 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     for target in &targets {
         output::line(target.display())?;
     }
-    eprintln!("{} in {seconds:.2} s", if several { format!("{} adapters", targets.len()) } else { "1 adapter".into() });
+    eprintln!("{} in {seconds:.2} s", counted(targets.len(), "adapter"));
     Ok(())
 }
 

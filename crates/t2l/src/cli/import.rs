@@ -1,7 +1,7 @@
 //! `t2l import`: somebody else's hypernetworks as checkpoints of ours.
 
 use serde_json::json;
-use t2l::core::device;
+use t2l::core::{counted, device};
 use t2l::hypernet::{Dtype, import};
 
 use super::args::{Global, ImportCommand};
@@ -29,8 +29,9 @@ pub fn run(command: &ImportCommand, global: &Global) -> anyhow::Result<()> {
     output::line(args.output.display())?;
     let words = json!([config.conditioning, config.task_encoder]);
     let word = |i: usize| words[i].as_str().unwrap_or_default().to_owned();
-    eprintln!("hypernetwork  {:?}, {} trained values", config.arch, counts.trainable);
-    eprintln!("base model    {}, {} layers: {}", manifest.base_model.id, config.layout.layers, modules.join(", "));
+    eprintln!("hypernetwork  {:?}, {}", config.arch, counted(counts.trainable, "trained value"));
+    let layers = counted(config.layout.layers, "layer");
+    eprintln!("base model    {}, {layers}: {}", manifest.base_model.id, modules.join(", "));
     eprintln!("rank          {} (scaling {:.4})", config.scaling.rank, config.scaling.value());
     eprintln!("told of tasks {} through a {} encoder; embeddings of {}", word(0), word(1), manifest.encoder.id);
     Ok(())

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use t2l::core::device;
+use t2l::core::{counted, device};
 use t2l::hypernet::{Checkpoint, Dtype};
 use t2l::models::Models;
 use t2l::train::{Ended, Event, Ranks, Stop, TrainConfig, Trainer, plot, ranks, tensorboard};
@@ -143,7 +143,8 @@ fn library(args: &LoraArgs, global: &Global) -> anyhow::Result<ExitCode> {
     if global.json {
         output::json(&json!({ "run": folder, "state": state(run.ended), "adapters": run.finished }))?;
     } else {
-        eprintln!("{}; {} adapters in {}", state(run.ended), run.finished.len(), folder.display());
+        let adapters = counted(run.finished.len(), "adapter");
+        eprintln!("{}; {adapters} in {}", state(run.ended), folder.display());
     }
     Ok(exit_code(run.ended, &signalled))
 }
@@ -198,7 +199,8 @@ impl Display {
         match event {
             Event::Start { step, steps, parameters } => {
                 (self.step, self.steps) = (*step, *steps);
-                eprintln!("{parameters} trainable values, {steps} steps, {step} of them taken");
+                let (values, all) = (counted(*parameters, "trainable value"), counted(*steps, "step"));
+                eprintln!("{values}, {all}, {step} of them taken");
                 if std::io::stderr().is_terminal() {
                     let template = "{bar:30} {pos}/{len} {msg} {elapsed} eta {eta}";
                     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use t2l_adapter::fused;
 use t2l_backbone::{Backbone, Decoder, Products};
 use t2l_core::ops::Bf16Weight;
-use t2l_core::{Adapter, AdapterLayout, LoraScaling, TextEncoder};
+use t2l_core::{Adapter, AdapterLayout, LoraScaling, TextEncoder, counted};
 use t2l_data::{Corpus, Part, PromptMode, PromptRenderer, Task, TaskSet, TokenizedExample, example_turn, other_task};
 use t2l_encoder::{EmbeddingTable, Encoder, InstructionEffects, QuotedWords, fingerprint};
 use t2l_hypernet::{Hypernet, HypernetConfig, Manifest, Rendering};
@@ -123,7 +123,7 @@ impl Ground {
         if let Some((set, extra)) = &self.extra {
             corpus = corpus.with_extra(build(set, extra)?);
         }
-        tell(&format!("tokenised: {} training examples", corpus.total_examples()));
+        tell(&format!("tokenised: {}", counted(corpus.total_examples(), "training example")));
         Ok(corpus)
     }
 
@@ -375,7 +375,8 @@ fn check_layers(key: &str, layers: usize, there: usize) -> Result<(), Error> {
     if layers <= there {
         return Ok(());
     }
-    Err(Error::Invalid(format!("setting {key} = {layers}: is more than the base model's {there} layers")))
+    let there = counted(there, "layer");
+    Err(Error::Invalid(format!("setting {key} = {layers}: is more than the base model's {there}")))
 }
 
 /// Rank and scaling of the adapters.

@@ -1,6 +1,7 @@
 //! The hypernetwork that a run begins with, and its shape.
 
 use burn::tensor::Device;
+use t2l_core::counted;
 use t2l_hypernet::{Checkpoint, Conditioning, Hypernet, HypernetConfig, Init, Offset, Target};
 use t2l_train::TrainConfig;
 
@@ -35,7 +36,8 @@ pub(super) fn hypernet(
         ("copies", copying.map(|c| c.layers), "copying_layers", settings.copying_layers),
     ] {
         if let Some(has) = layers.filter(|has| *has != wanted) {
-            let reason = format!("{does} in {has} layers, and hypernet.{key} is {wanted}");
+            let has = counted(has, "layer");
+            let reason = format!("{does} in {has}, and hypernet.{key} is {wanted}");
             return Err(Error::Invalid(format!("{}: {reason}", path.display())));
         }
     }

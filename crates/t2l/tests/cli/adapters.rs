@@ -204,7 +204,7 @@ fn mix_has_the_ranks_of_its_method() {
 #[test]
 fn mix_says_what_is_missing() {
     let desk = Desk::new();
-    insta::assert_snapshot!(desk.refused("mix @a @b --weights 1 -o @c"), @"error: 2 adapters need as many weights; --weights has 1");
+    insta::assert_snapshot!(desk.refused("mix @a @b --weights 1 -o @c"), @"error: --weights has 1 for 2 adapters; there must be as many");
     insta::assert_snapshot!(desk.refused("mix @a @b --rank 3 -o @c"), @"error: --rank is for --method svd; the others have the rank that their parts give them");
     insta::assert_snapshot!(desk.refused("mix @a @b --method svd --rank 0 -o @c"), @"error: an adapter of rank 0 touches nothing");
     insta::assert_snapshot!(desk.refused("mix @a @b --weights 1,NaN -o @c"), @"error: the weight NaN is no number to mix with");

@@ -139,7 +139,7 @@ fn chat_drops_what_does_not_fit_and_prints_what_was_said() {
     command.args(["chat", "--max-tokens", "3", "--json"]).write_stdin(format!("hot\nbig\n{long}\n"));
     let output = command.output().expect("it runs");
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("2 exchanges at the start were dropped"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("left out at the start: 2 exchanges"), "{}", text(&output.stderr));
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the turns so far");
     assert_eq!(said["turns"].as_array().expect("turns").len(), 2);
 }

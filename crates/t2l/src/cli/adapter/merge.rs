@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use serde_json::json;
 use t2l::adapter::{Format, fused, gguf::BaseShape, merge};
+use t2l::core::counted;
 use t2l::models::Models;
 
 use super::super::args::{Global, MergeArgs};
@@ -28,9 +29,9 @@ pub fn run(args: &MergeArgs, global: &Global) -> anyhow::Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     if !global.json {
         output::line(args.output.display())?;
-        let (changed, all, shards) = (merged.merged, merged.tensors, merged.shards);
+        let (changed, all, shards) = (merged.merged, counted(merged.tensors, "tensor"), counted(merged.shards, "file"));
         let megabytes = merged.bytes as f64 / 1e6;
-        eprintln!("{changed} of {all} tensors changed; {megabytes:.1} MB in {shards} files, {seconds:.2} s");
+        eprintln!("{changed} of {all} changed; {megabytes:.1} MB in {shards}, {seconds:.2} s");
         return Ok(());
     }
     let path = std::path::absolute(&args.output).with_context(|| args.output.display().to_string())?;

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use serde_json::json;
 use t2l::adapter::{Loaded, MixMethod, inspect, mix};
-use t2l::core::{Adapter, device};
+use t2l::core::{Adapter, counted, device};
 
 use super::super::args::{Global, MixArgs, Mixing};
 
@@ -12,7 +12,7 @@ pub fn run(args: &MixArgs, global: &Global) -> anyhow::Result<()> {
     let weights = match args.weights.len() {
         0 => vec![1.0 / count as f64; count],
         given if given == count => args.weights.clone(),
-        given => bail!("{count} adapters need as many weights; --weights has {given}"),
+        given => bail!("--weights has {given} for {}; there must be as many", counted(count, "adapter")),
     };
     let method = match (args.method, args.rank) {
         (Mixing::Svd, rank) => MixMethod::Svd { rank },
