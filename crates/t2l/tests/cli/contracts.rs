@@ -1,6 +1,7 @@
 //! Machine-readable results: the keys that other programs read.
 
-use super::{json, models_here, t2l, text, tiny_tasks};
+use super::tiny::program;
+use super::{command, json, models_here, t2l, text, tiny_tasks};
 
 #[test]
 fn models_list_names_every_model() {
@@ -122,7 +123,7 @@ fn chat_answers_every_line() {
     if !models_here() {
         return;
     }
-    let mut command = assert_cmd::Command::cargo_bin("t2l").expect("the program is built");
+    let mut command = assert_cmd::Command::from_std(command(program()));
     command.args(["chat", "Write the opposite of the word.", "--max-tokens", "3", "--json"]).write_stdin("hot\nbig\n");
     let output = json(&command.output().expect("it runs"));
     assert_eq!(output["turns"].as_array().expect("turns").len(), 2);
@@ -134,7 +135,7 @@ fn chat_drops_what_does_not_fit_and_prints_what_was_said() {
         return;
     }
     // Longer than the model's 8192 positions: dropping what was said before makes no room for it.
-    let mut command = assert_cmd::Command::cargo_bin("t2l").expect("the program is built");
+    let mut command = assert_cmd::Command::from_std(command(program()));
     let long = "word ".repeat(9000);
     command.args(["chat", "--max-tokens", "3", "--json"]).write_stdin(format!("hot\nbig\n{long}\n"));
     let output = command.output().expect("it runs");

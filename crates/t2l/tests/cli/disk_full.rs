@@ -1,18 +1,17 @@
 //! Outputs appear whole or not at all, also when the disk fills up half-way. A limit on the size of files stands for it.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use super::tiny::{Workshop, assert_same, contents, program};
-use super::{entries, models_here, text};
+use super::{command, entries, models_here, text};
 
 /// Runs the program where no file may grow over `kilobytes`.
 fn with_little_room(kilobytes: usize, arguments: &[&str]) -> Output {
     // ulimit counts blocks of 512 bytes; ignoring the signal turns the limit into an error of the write.
     let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kilobytes * 2);
-    let mut command = Command::new("sh");
-    command.args(["-c", &script, assert_cmd::cargo::cargo_bin("t2l").to_str().expect("utf-8")]).args(arguments);
-    command.env_remove("T2L_CHECKPOINT").env_remove("T2L_DATA").output().expect("it runs")
+    let mut command = command("sh");
+    command.args(["-c", &script]).arg(program()).args(arguments).output().expect("it runs")
 }
 
 #[test]
@@ -34,11 +33,10 @@ fn an_adapter_that_does_not_fit_leaves_nothing() {
 
 #[test]
 fn a_full_standard_output_is_an_error_and_a_closed_one_is_not() {
-    let program = assert_cmd::cargo::cargo_bin("t2l");
     let run = |words: &str, stdout: std::process::Stdio| {
-        let mut command = Command::new(&program);
-        command.args(words.split(' ')).env_remove("T2L_CHECKPOINT").env_remove("T2L_DATA").stdout(stdout);
-        let output = command.stderr(std::process::Stdio::piped()).spawn().and_then(|c| c.wait_with_output());
+        let mut command = command(program());
+        command.args(words.split(' ')).stdout(stdout).stderr(std::process::Stdio::piped());
+        let output = command.spawn().and_then(|c| c.wait_with_output());
         output.map(|o| (o.status.code(), text(&o.stderr))).expect("it runs")
     };
     for words in ["models list", "models list --json"] {

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use assert_cmd::Command;
-
-use super::{models_here, text};
+use super::tiny::program;
+use super::{command, models_here, text};
 
 /// The contents of the page's code blocks of a language.
 fn blocks(page: &str, language: &str) -> Vec<String> {
@@ -47,9 +46,7 @@ fn the_page_on_training_can_be_followed() {
     for line in lines {
         // The page's run starts from no checkpoint; any other of the same shape does here.
         let line = line.replace("between start ", "between my-run/best ");
-        let mut command = Command::cargo_bin("t2l").expect("the program is built");
-        command.args(words(&line)).env_remove("T2L_CHECKPOINT").env_remove("T2L_DATA").current_dir(folder.path());
-        let output = command.output().expect("it runs");
+        let output = command(program()).args(words(&line)).current_dir(folder.path()).output().expect("it runs");
         assert!(output.status.success(), "t2l {line}: {}", text(&output.stderr));
         run += 1;
     }
@@ -67,7 +64,7 @@ fn a_users_configuration_outlives_a_run_into_its_own_folder() {
     let config = folder.path().join("config.toml");
     let settings = format!("[data]\ndir = {data:?} # mine\n[hypernet]\narch = \"S\"\nlatent = 16\nhead_in = 16\n");
     std::fs::write(&config, &settings).expect("written");
-    let mut command = Command::cargo_bin("t2l").expect("the program is built");
+    let mut command = command(program());
     command.args(["train", "sft", "config.toml", "-o", "."]).current_dir(folder.path());
     let output = command.output().expect("it runs");
     assert_eq!(output.status.code(), Some(1));

@@ -2,20 +2,21 @@
 
 use std::fs::{File, create_dir};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{entries, models_here, t2l, text};
+use super::tiny::program;
+use super::{command, entries, models_here, t2l, text};
 
 const PARTIAL: &str = ".t2l-partial-";
 
 /// Starts the program and kills it as soon as `seen` is true; whether it was still at work.
 fn killed(arguments: &[&str], seen: impl Fn() -> bool) -> bool {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin("t2l"));
-    command.args(arguments).env_remove("T2L_CHECKPOINT").env_remove("T2L_DATA");
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+    let mut command = command(program());
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("it runs");
     let started = Instant::now();
     while !seen() && child.try_wait().expect("waits").is_none() && started.elapsed() < Duration::from_secs(120) {
         std::thread::yield_now();

@@ -15,16 +15,43 @@ mod tiny;
 mod trainers;
 mod training;
 
+use std::ffi::OsStr;
+#[cfg(unix)]
+use std::os::unix::fs::symlink;
+#[cfg(windows)]
+use std::os::windows::fs::symlink_dir as symlink;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
 
-use assert_cmd::Command;
 use serde_json::Value;
+use t2l::models::Models;
 
-/// The program, with a home of its own unless the real models are wanted.
+/// The cache of the programs that tests run, in the folder of the build: what they leave there, and a link to the user's
+/// models.
+static CACHE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+    std::fs::create_dir_all(&cache).expect("a folder");
+    let models = std::path::absolute(Models::new(None).expect("a cache").cache().join("models")).expect("a path");
+    let link = cache.join("models");
+    if std::fs::read_link(&link).ok().as_ref() != Some(&models) {
+        let _ = std::fs::remove_file(&link);
+        // Another process may have been quicker.
+        let _ = symlink(&models, &link);
+    }
+    cache
+});
+
+/// A command with the cache of the tests, and nothing else of the user's.
+fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_remove("T2L_CHECKPOINT").env_remove("T2L_DATA").env("T2L_CACHE", &*CACHE);
+    command
+}
+
+/// Runs the program.
 fn t2l(arguments: &[&str]) -> Output {
-    let mut command = Command::cargo_bin("t2l").expect("the program is built");
-    command.args(arguments).env_remove("T2L_CHECKPOINT").env_remove("T2L_DATA").output().expect("it runs")
+    command(tiny::program()).args(arguments).output().expect("it runs")
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -47,9 +47,8 @@ impl Workshop {
 
     /// The program, with a cache of its own, on one thread: beside others it is no slower, and kills hit it anywhere.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
-        command.env_remove("T2L_CHECKPOINT").env_remove("T2L_DATA").env("T2L_CACHE", self.path("cache"));
-        command.env("RAYON_NUM_THREADS", "1").stdin(Stdio::null());
+        let mut command = super::command(program);
+        command.env("T2L_CACHE", self.path("cache")).env("RAYON_NUM_THREADS", "1").stdin(Stdio::null());
         command
     }
 
