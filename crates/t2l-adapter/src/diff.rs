@@ -8,7 +8,7 @@ use t2l_core::{Adapter, LoraWeights};
 use crate::AdapterError;
 use crate::low_rank::{Product, principal_angles};
 
-/// Two adapters compared. `ΔW` is never made: everything comes from the factors.
+/// Two adapters compared. Everything comes from the factors: `ΔW` is made only where it is smaller than they are.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Diff {
     /// Frobenius norm of the first adapter over all places.

@@ -43,7 +43,8 @@ pub struct ModuleInspection {
     pub norm: f64,
 }
 
-/// Measures an adapter. `ΔW` is never made: `‖B·A‖² = Σ (BᵀB)∘(AAᵀ)`, two matrices `[rank, rank]`, in f64.
+/// Measures an adapter. `ΔW` is made only where it is smaller than its factors: else `‖B·A‖² = Σ (BᵀB)∘(AAᵀ)`, two
+/// matrices `[rank, rank]`, in f64.
 pub fn inspect(adapter: &Adapter) -> Inspection {
     let common = commonest(adapter);
     let modules = adapter.iter().map(|(layer, name, w)| ModuleInspection {
@@ -113,6 +114,16 @@ mod tests {
         let mut adapter = Adapter::new("", false);
         adapter.insert(0, "q_proj", LoraWeights { a, b, alpha: 2.0 });
         assert!(inspect(&adapter).modules[0].norm < 1e-5);
+    }
+
+    /// Two matrices `[rank, rank]` of that rank would have 256 TiB.
+    #[test]
+    fn the_rank_of_a_file_may_be_any() {
+        let (device, rank) = (Device::flex(), 1 << 22);
+        let mut adapter = Adapter::new("", false);
+        let (a, b) = (Tensor::<2>::ones([rank, 1], &device), Tensor::<2>::ones([1, rank], &device));
+        adapter.insert(0, "q_proj", LoraWeights { a, b, alpha: rank as f64 });
+        assert_eq!(inspect(&adapter).modules[0].norm, rank as f64);
     }
 
     #[test]

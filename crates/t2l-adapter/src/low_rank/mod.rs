@@ -42,10 +42,25 @@ impl Product {
         [self.b.rows(), self.at.rows()]
     }
 
-    /// The inner product of two whole matrices: `Σ (B₁ᵀB₂)∘(A₁A₂ᵀ)`, both small.
+    /// The inner product of two whole matrices: `Σ (B₁ᵀB₂)∘(A₁A₂ᵀ)`, both small. Where ranks are so large that these two
+    /// are not, the whole matrices are: either way nothing is larger than the larger factor.
     pub(crate) fn inner(&self, other: &Self) -> f64 {
-        let (b, a) = (self.b.transposed_times(&other.b), self.at.transposed_times(&other.at));
-        b.values().iter().zip(a.values()).map(|(x, y)| x * y).sum()
+        let [rows, cols] = self.shape();
+        let (x, y) = if self.rank().saturating_mul(other.rank()) > rows.saturating_mul(cols) {
+            (self.whole(), other.whole())
+        } else {
+            (self.b.transposed_times(&other.b), self.at.transposed_times(&other.at))
+        };
+        x.values().iter().zip(y.values()).map(|(x, y)| x * y).sum()
+    }
+
+    fn rank(&self) -> usize {
+        self.b.cols()
+    }
+
+    /// The whole matrix: `[out, in]`.
+    fn whole(&self) -> Matrix {
+        self.b.times(&self.at.transposed())
     }
 
     /// Frobenius norm.
