@@ -15,6 +15,8 @@ use crate::files::read_small;
 const BYTES_LIMIT: u64 = 4 << 20;
 /// More heads are not believed.
 const HEADS_LIMIT: usize = 1 << 16;
+/// More query heads that share a key head are not believed: fused factors are as many times as large as those of a key head.
+const SHARING_LIMIT: usize = 1 << 7;
 
 /// The base model's architecture, as GGUF files call it, and its heads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +29,11 @@ pub struct BaseShape {
 impl BaseShape {
     /// An architecture by its name in GGUF, with the numbers of query heads and of key heads.
     ///
-    /// `None` for an architecture that is not known, or no head.
+    /// `None` for an architecture that is not known, no head, or heads that no model has.
     pub fn new(architecture: &str, heads: usize, kv_heads: usize) -> Option<Self> {
         super::names::architecture(architecture)?;
-        let believable = |n| (1..=HEADS_LIMIT).contains(&n);
-        (believable(heads) && believable(kv_heads)).then(|| Self {
-            architecture: architecture.to_owned(),
-            heads,
-            kv_heads,
-        })
+        check_heads(heads, kv_heads).ok()?;
+        Some(Self { architecture: architecture.to_owned(), heads, kv_heads })
     }
 
     /// Reads it from a model: a folder with config.json, that file itself, or a GGUF file.
@@ -114,11 +112,23 @@ impl BaseShape {
     }
 
     fn checked(path: &Path, name: &str, heads: usize, kv_heads: usize) -> Result<Self, AdapterError> {
-        Self::new(name, heads, kv_heads).ok_or_else(|| AdapterError::Config {
+        check_heads(heads, kv_heads).map_err(|rule| AdapterError::Config {
             path: path.to_owned(),
-            reason: format!("has {heads} heads and {kv_heads} key heads; each must be from 1 to {HEADS_LIMIT}"),
-        })
+            reason: format!("has {heads} heads and {kv_heads} key heads; {rule}"),
+        })?;
+        Ok(Self { architecture: name.to_owned(), heads, kv_heads })
     }
+}
+
+/// The rule that numbers of query heads and of key heads break, if they do.
+fn check_heads(heads: usize, kv_heads: usize) -> Result<(), String> {
+    if ![heads, kv_heads].iter().all(|n| (1..=HEADS_LIMIT).contains(n)) {
+        return Err(format!("each must be from 1 to {HEADS_LIMIT}"));
+    }
+    if !heads.is_multiple_of(kv_heads) || heads / kv_heads > SHARING_LIMIT {
+        return Err(format!("each key head must serve equally many heads, at most {SHARING_LIMIT}"));
+    }
+    Ok(())
 }
 
 pub(super) fn known(path: &Path, name: &str) -> Result<&'static Architecture, AdapterError> {

@@ -47,6 +47,18 @@ fn a_configuration_that_does_not_tell_is_refused() {
             r#"{"model_type": "llama", "num_attention_heads": 9223372036854775808}"#,
             "has 9223372036854775808 heads and 9223372036854775808 key heads; each must be from 1 to 65536",
         ),
+        (
+            r#"{"model_type": "phi3", "num_attention_heads": 65536, "num_key_value_heads": 1}"#,
+            "has 65536 heads and 1 key heads; each key head must serve equally many heads, at most 128",
+        ),
+        (
+            r#"{"model_type": "phi3", "num_attention_heads": 1, "num_key_value_heads": 65536}"#,
+            "has 1 heads and 65536 key heads; each key head must serve equally many heads, at most 128",
+        ),
+        (
+            r#"{"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 3}"#,
+            "has 4 heads and 3 key heads; each key head must serve equally many heads, at most 128",
+        ),
     ] {
         assert_eq!(config(text).unwrap_err(), format!("FILE: {reason}"));
     }
