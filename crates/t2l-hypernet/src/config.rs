@@ -179,7 +179,7 @@ pub struct ParameterCounts {
 pub(crate) const CODES: usize = 32;
 /// Classes of the discrete task encoder.
 pub(crate) const CLASSES: usize = 64;
-/// Most values that a hypernetwork, or one adapter, may have: 32 GiB as f32.
+/// Most values that a hypernetwork or one adapter may have, or be generated with: 32 GiB as f32.
 const MOST_VALUES: u64 = 1 << 33;
 
 impl HypernetConfig {
@@ -327,6 +327,10 @@ impl HypernetConfig {
         if total > MOST_VALUES {
             return invalid("parameters", total.to_string(), "are more than any hypernetwork has");
         }
+        let working = self.values_per_task();
+        if working > MOST_VALUES {
+            return invalid("values for one adapter", working.to_string(), "are more than are held at once");
+        }
         Ok(())
     }
 
@@ -390,6 +394,26 @@ impl HypernetConfig {
         }
         let tensors = specs(self).into_iter().map(|s| s.shape.into_iter().map(|n| n as u64).product::<u64>());
         tensors.sum::<u64>().max(adapter)
+    }
+
+    /// About how many values one task takes while it is generated: the trunk's widest rows, the heads' output, the factors.
+    /// Sizes are checked one by one already.
+    pub(crate) fn values_per_task(&self) -> u64 {
+        let (layers, rank) = (self.layout.layers as u64, self.scaling.rank as u64);
+        let modules = &self.layout.modules;
+        let adapter = layers * rank * modules.iter().map(|m| (m.in_features + m.out_features) as u64).sum::<u64>();
+        let mut rows = layers * modules.len() as u64;
+        let mut emitted = adapter;
+        if self.arch.shares_head() {
+            rows *= 2;
+            emitted = layers * rank * modules.iter().map(|m| 2 * m.in_features.max(m.out_features) as u64).sum::<u64>();
+        }
+        if self.arch.by_rank() {
+            rows *= rank;
+        }
+        let trunk = rows * (12 * self.width() as u64 + 2 * self.head_in as u64);
+        let factors = adapter * if self.arch == Arch::L { 2 } else { 1 };
+        trunk + emitted + factors
     }
 }
 

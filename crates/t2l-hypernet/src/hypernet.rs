@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use t2l_core::{AdapterGenerator, AdapterLayout, GenerateError, LoraFactors, ModuleFactors, Parameters};
 
-use crate::config::{Arch, HypernetConfig, Offset, Target};
+use crate::config::{HypernetConfig, Offset, Target};
 
 /// h_θ.
 #[derive(Debug, Clone)]
@@ -101,23 +101,9 @@ impl Hypernet {
         })
     }
 
-    /// About what one task takes while it is generated: the trunk's widest rows, the heads' output, the factors.
+    /// About what one task takes while it is generated.
     fn bytes_per_task(&self) -> usize {
-        let config = &self.config;
-        let (layers, rank) = (config.layout.layers, config.scaling.rank);
-        let mut rows = layers * config.layout.modules.len();
-        let mut emitted = config.layout.parameters(rank);
-        if config.arch.shares_head() {
-            rows *= 2;
-            let widest = config.layout.modules.iter().map(|m| 2 * m.in_features.max(m.out_features));
-            emitted = layers * rank * widest.sum::<usize>();
-        }
-        if config.arch.by_rank() {
-            rows *= rank;
-        }
-        let trunk = rows * (12 * config.width() + 2 * config.head_in);
-        let factors = config.layout.parameters(rank) * if config.arch == Arch::L { 2 } else { 1 };
-        4 * (trunk + emitted + factors)
+        usize::try_from(self.config.values_per_task().saturating_mul(4)).unwrap_or(usize::MAX)
     }
 }
 

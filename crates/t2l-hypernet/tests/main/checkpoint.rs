@@ -197,6 +197,19 @@ fn hostile_manifests_are_refused() {
                 v["config"]["layout"]["modules"][0]["in_features"] = (1 << 19).into();
             }),
         ),
+        // A small checkpoint, whose rows are very many while it generates.
+        (
+            "more than are held at once",
+            Box::new(|v| {
+                let module =
+                    |i: usize| serde_json::json!({ "name": format!("m{i}"), "in_features": 1, "out_features": 1 });
+                v["config"]["arch"] = "S".into();
+                v["config"]["offset"] = "none".into();
+                v["config"]["scaling"]["rank"] = (1 << 12).into();
+                v["config"]["layout"]["layers"] = (1 << 10).into();
+                v["config"]["layout"]["modules"] = (0..64).map(module).collect();
+            }),
+        ),
     ];
     for (word, edit) in cases {
         let error = refused(&manifest_for(&manifest, &weights, edit), &weights).to_string();
