@@ -94,8 +94,17 @@ impl Sampler {
         if misplaced || !state.ready.iter().flatten().all(fits) {
             return Err("sampler state belongs to other tasks".into());
         }
+        let most = self.per_step(corpus).saturating_mul(self.config.points_per_task.max(1));
+        if let Some(batch) = state.ready.iter().find(|batch| batch.is_empty() || batch.len() > most) {
+            return Err(format!("sampler state holds a batch of {} rows; a batch has 1 to {most}", batch.len()));
+        }
         self.state = state;
         Ok(())
+    }
+
+    /// Tasks in a batch of this corpus.
+    fn per_step(&self, corpus: &Corpus) -> usize {
+        self.config.tasks_per_step.min(corpus.plain().len()).max(1)
     }
 
     /// The next batch. A corpus always has a task, so it is never empty.
@@ -108,7 +117,7 @@ impl Sampler {
 
     fn fill_window(&mut self, corpus: &Corpus) {
         let mut groups: Vec<Vec<Draw>> = Vec::new();
-        let per_step = self.config.tasks_per_step.min(corpus.plain().len()).max(1);
+        let per_step = self.per_step(corpus);
         if self.state.tasks.len() < per_step {
             let mut all: Vec<usize> = corpus.plain().collect();
             all.shuffle(&mut self.state.rng);

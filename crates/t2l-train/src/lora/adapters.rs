@@ -95,6 +95,10 @@ impl Trainee for Adapters {
     fn step(&mut self, seed: StepSeed, active: &[bool]) -> Result<Outcome, TrainError> {
         let mut draws = self.sampler.next_batch(&self.corpus);
         draws.retain(|d| active[self.adapter_of_task[d.task]]);
+        if draws.is_empty() {
+            let reason = "no row of the batch is for an adapter that is still trained";
+            return Err(TrainError::NoData { reason: reason.into() });
+        }
         let wears: Vec<usize> = draws.iter().map(|d| self.adapter_of_task[d.task]).collect();
         let rows: Vec<_> = draws.iter().map(|d| self.corpus.example(d)).collect();
         let batch = TrainBatch::new(&rows, 8, 0);

@@ -92,6 +92,9 @@ pub fn load(
         let reason = format!("has {}, the run has {}", counted(progress.parts.len(), "part"), optimizers.len());
         return Err(invalid(reason));
     }
+    if progress.parts.iter().any(|part| part.steps.max(part.waited) > progress.step) {
+        return Err(invalid(format!("a part counts more steps or validations than the {} steps taken", progress.step)));
+    }
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| invalid(format!("torn: {e}")))?;
     let device = trainee.device();
     let names: Vec<String> = trainee.parts().iter().map(|p| p.name.to_owned()).collect();

@@ -233,9 +233,18 @@ fn a_state_of_another_run_is_refused() {
     let mut renamed = Toy::new();
     renamed.parts[1].0 = "three".into();
     assert!(refused(&mut renamed, &config(10)).contains("has no tensor p.three/w"));
-    // One byte of a tensor changed.
+    // Counts that no run comes to.
     let path = folder.path().join("state.safetensors");
     let mut bytes = std::fs::read(&path).expect("state");
+    for count in ["steps", "waited"] {
+        let (key, mut lying) = (format!(r#"\"{count}\":"#), bytes.clone());
+        let at = bytes.windows(key.len()).position(|w| w == key.as_bytes()).expect("it is there") + key.len();
+        lying[at] = b'9';
+        std::fs::write(&path, lying).expect("written");
+        let error = refused(&mut Toy::new(), &config(10));
+        assert!(error.contains("state.safetensors: a part counts more steps"), "{count}: {error}");
+    }
+    // One byte of a tensor changed.
     *bytes.last_mut().expect("bytes") ^= 1;
     std::fs::write(&path, bytes).expect("written");
     assert!(refused(&mut Toy::new(), &config(10)).contains("damaged"));

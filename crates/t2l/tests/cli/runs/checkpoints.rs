@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 use crate::text;
 use crate::tiny::{Workshop, assert_same, contents};
 
@@ -119,4 +121,29 @@ fn a_state_of_another_run_is_refused_by_name() {
     std::fs::copy(run.join("last/hypernet.safetensors"), run.join("state.safetensors")).expect("copied");
     let message = refusal(&shop, &config, &run);
     assert!(message.contains("state.safetensors: not a state file"), "{message}");
+}
+
+/// With its next rows all for an adapter that has ended, a state leaves nothing to take a step on.
+#[test]
+fn a_state_whose_rows_are_for_ended_adapters_ends_with_an_error() {
+    let shop = Workshop::new();
+    let config = shop.config("lora.toml", "[run]\nsteps = 6\ncheckpoint_every = 2\nvalidate_every = 0\n");
+    let library = shop.path("library");
+    assert!(shop.train_with("lora", &config, &library, &["--max-steps", "2"]).status.success());
+    let state = library.join("groups/1-of-1-001/state.safetensors");
+    let bytes = std::fs::read(&state).expect("a state");
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..end]).expect("JSON");
+    let said = header["__metadata__"]["t2l_train_state"].as_str().expect("where it stands");
+    let mut progress: Value = serde_json::from_str(said).expect("JSON");
+    progress["parts"][0]["active"] = json!(false);
+    progress["sampler"]["sampler"]["ready"] = json!([[{"task": 0, "example": 0, "description": 0, "mode": "input"}]]);
+    header["__metadata__"]["t2l_train_state"] = json!(progress.to_string());
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    std::fs::write(&state, [&length[..], header.as_bytes(), &bytes[end..]].concat()).expect("written");
+    let output = shop.train_with("lora", &config, &library, &[]);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("no row of the batch is for an adapter that is still trained"), "{message}");
 }
