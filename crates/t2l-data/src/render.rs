@@ -88,7 +88,9 @@ impl<'a> PromptRenderer<'a> {
     /// As [`PromptRenderer::new`].
     pub fn of(model: &'a Backbone) -> Result<Self, DataError> {
         let renderer = Self::new(&model.tokenizer, &model.chat)?;
-        Ok(Self { vocabulary: model.decoder.config().vocab_size, ..renderer })
+        let renderer = Self { vocabulary: model.decoder.config().vocab_size, ..renderer };
+        renderer.check(&renderer.end_of_turn)?;
+        Ok(renderer)
     }
 
     /// A renderer for a tokenizer and a chat template, without the model.
@@ -149,9 +151,14 @@ impl<'a> PromptRenderer<'a> {
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         let ids = self.tokenizer.encode(text).map_err(|e| refused(e.to_string()))?;
+        self.check(&ids)?;
+        Ok(ids)
+    }
+
+    fn check(&self, ids: &[u32]) -> Result<(), DataError> {
         match ids.iter().find(|&&id| id as usize >= self.vocabulary) {
             Some(id) => Err(refused(format!("token {id} is outside the model's vocabulary of {}", self.vocabulary))),
-            None => Ok(ids),
+            None => Ok(()),
         }
     }
 

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use t2l_backbone::chat::ChatTemplate;
 use t2l_backbone::gguf::GgufFile;
 use t2l_backbone::tokenizer::ModelTokenizer;
+#[cfg(feature = "flex")]
+use t2l_backbone::{Backbone, Decoder, DecoderConfig};
 use t2l_data::{
     Corpus, DataError, DeriveConfig, DerivedTask, Example, Part, PromptMode, PromptRenderer, Sampler, SamplerConfig,
     Task, TaskSet, TokenizedExample, TrainBatch, cut, derive, example_turn, write_derived,
@@ -239,6 +241,37 @@ fn prompts_without_system_turn_and_answers_with_their_end() {
     assert!(PromptRenderer::new(&tokenizer, &silent).is_err());
 }
 
+/// What a template writes after an answer is of the model's vocabulary too.
+#[cfg(feature = "flex")]
+#[test]
+fn ends_of_turns_that_the_model_has_not_are_refused() {
+    let (tokenizer, _) = tiny_model();
+    let source = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}old{% endif %}{% endfor %}";
+    let chat = ChatTemplate::new(source.to_owned(), None, None).expect("parses");
+    let config = |vocab_size| DecoderConfig {
+        vocab_size,
+        hidden_size: 8,
+        intermediate_size: 16,
+        layers: 1,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 4,
+        rotary_dim: 4,
+        ..DecoderConfig::smollm2_135m()
+    };
+    let device = t2l_core::device::parse("cpu").expect("a device");
+    let of = |vocab_size| Backbone {
+        decoder: Decoder::random(config(vocab_size), 1, &device).expect("made"),
+        tokenizer: tokenizer.clone(),
+        chat: chat.clone(),
+        id: "tiny".into(),
+    };
+    let (whole, short) = (of(265), of(264));
+    assert_eq!(PromptRenderer::of(&whole).expect("renders").end_of_turn(), [264]);
+    let error = PromptRenderer::of(&short).expect_err("refused").to_string();
+    assert!(error.contains("token 264 is outside the model's vocabulary of 264"), "{error}");
+}
+
 #[test]
 fn only_tasks_can_be_trained_on() {
     let (tokenizer, chat) = tiny_model();
@@ -287,6 +320,13 @@ fn sampler_visits_every_task_once_an_epoch() {
         1,
     );
     assert!(sampler.restore(&serde_json::json!({"rng": 1}), &corpus).is_err());
+    // A batch of no row, and one of more rows than any has.
+    let draw = serde_json::json!({"task": 0, "example": 0, "description": 0, "mode": "input"});
+    for (rows, restored) in [(0, false), (1, true), (2, false)] {
+        let mut state = sampler.state();
+        state["ready"] = serde_json::json!([vec![draw.clone(); rows]]);
+        assert_eq!(sampler.restore(&state, &corpus).is_ok(), restored, "{rows} rows");
+    }
 }
 
 /// On the real tasks: an epoch visits every task once, batches hold distinct tasks, and padding stays small.
