@@ -44,7 +44,10 @@ impl TextTokenizer {
             let bytes = read_at_most(&json, SMALL).map_err(|e| EncoderError::io(&json, e))?;
             let value = serde_json::from_slice(&bytes).map_err(|e| EncoderError::tokenizer(&json, e))?;
             check_growth(&value).map_err(|e| EncoderError::tokenizer(&json, e))?;
-            let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| EncoderError::tokenizer(&json, e))?;
+            // The parser slices some strings without looking; a file that trips it is an invalid file.
+            let parsed = catch_unwind(|| Tokenizer::from_bytes(&bytes))
+                .map_err(|_| EncoderError::tokenizer(&json, "is not a consistent tokenizer"))?;
+            let tokenizer = parsed.map_err(|e| EncoderError::tokenizer(&json, e))?;
             (json, tokenizer)
         } else {
             let tokenizer = word_piece(folder, &vocabulary)?;

@@ -1,37 +1,109 @@
 //! How much longer a tokenizer may make a text: every `Replace` step of a tokenizer.json may put more in place of what it
-//! finds, and a sequence of them multiplies that.
+//! finds, others write bytes as characters, a template may repeat the text, and a sequence of them multiplies that.
 
 use serde_json::Value;
 
-/// Factor up to which the steps together may lengthen a text; those of real models reach about ten.
-const LONGEST: usize = 1 << 10;
 /// Levels to which steps may be nested in one another.
 const DEEPEST: usize = 8;
 
-/// Refuses a tokenizer.json whose normaliser or decoder lengthens texts without reason.
+/// Parts of a tokenizer.json: the factor up to which their steps together may lengthen a text (those of real models reach
+/// about a hundred, most of it by a precompiled map of characters), and the steps that do not do so each time they come.
+const PARTS: [(&str, usize, &[&str]); 4] = [
+    ("normalizer", 1 << 10, &["NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Lowercase"]),
+    (
+        "pre_tokenizer",
+        1 << 4,
+        &[
+            "BertPreTokenizer",
+            "Delimiter",
+            "Digits",
+            "FixedLength",
+            "Metaspace",
+            "Punctuation",
+            "Split",
+            "UnicodeScripts",
+            "Whitespace",
+            "WhitespaceSplit",
+        ],
+    ),
+    ("post_processor", 1 << 6, &[]),
+    ("decoder", 1 << 10, &[]),
+];
+
+/// Refuses a tokenizer.json that lengthens texts without reason.
 ///
 /// # Errors
-/// Says which of the two, and the limit.
+/// Says which part of it, and the limit.
 pub fn check_growth(file: &Value) -> Result<(), String> {
-    for part in ["normalizer", "decoder"] {
-        let factor = file.get(part).map_or(Some(1), |step| growth(step, DEEPEST));
-        if factor.is_none_or(|factor| factor > LONGEST) {
-            return Err(format!("its {part} makes texts more than {LONGEST} times as long, or is nested too deeply"));
+    for (part, longest, once) in PARTS {
+        let factor = file.get(part).map_or(Some(1), |step| growth(step, once, DEEPEST));
+        if factor.is_none_or(|factor| factor > longest) {
+            return Err(format!(
+                "its {part} makes texts more than {longest} times as long, is nested too deeply, or has a map that is \
+                 cut off"
+            ));
         }
     }
     Ok(())
 }
 
-/// How many times as long a step makes a text at most; `None` beyond all bounds.
-fn growth(step: &Value, depth: usize) -> Option<usize> {
+/// How many times as long a step makes a text at most; `None` beyond all bounds. What it is called proves little: a step
+/// without a name, or with an unknown one, is what its keys say.
+fn growth(step: &Value, once: &[&str], depth: usize) -> Option<usize> {
     let depth = depth.checked_sub(1)?;
-    let own = match step.get("type").and_then(Value::as_str) {
-        // A pattern that matches nothing at all matches between any two letters.
-        Some("Replace") => 1 + step.get("content").and_then(Value::as_str).map_or(0, str::len),
-        _ => 1,
+    let text = |key: &str| step.get(key).and_then(Value::as_str);
+    // A pattern that matches nothing at all matches between any two letters.
+    let inserted = text("content").map_or(0, str::len).max(text("prepend").map_or(0, str::len));
+    let mapped = match text("precompiled_charsmap") {
+        Some(map) => longest_text(map)?,
+        None => 0,
     };
-    let inner = ["normalizers", "decoders"].iter().filter_map(|key| step.get(key)?.as_array()).flatten();
-    inner.map(|step| growth(step, depth)).try_fold(own, |product, factor| product.checked_mul(factor?))
+    let own = (1 + inserted.max(mapped)).max(template(step));
+    let inner = ["normalizers", "pretokenizers", "processors", "decoders"];
+    let inner = inner.iter().filter_map(|key| step.get(key)?.as_array()).flatten();
+    let factor =
+        inner.map(|step| growth(step, once, depth)).try_fold(own, |product, factor| product.checked_mul(factor?))?;
+    let bounded = text("type").is_some_and(|name| once.contains(&name));
+    // Bytes written as characters are twice as many each time, and so are letters with something between them.
+    Some(if bounded { factor } else { factor.max(2) })
+}
+
+/// Tokens that a template makes of one, at most.
+fn template(step: &Value) -> usize {
+    let pieces = step.get("single").and_then(Value::as_array).map_or(0, Vec::len);
+    let special = step.get("special_tokens").and_then(Value::as_object);
+    let ids = special.into_iter().flat_map(|tokens| tokens.values()).filter_map(|token| token.get("ids")?.as_array());
+    pieces.saturating_mul(ids.map(Vec::len).max().unwrap_or(1).max(1))
+}
+
+/// Length of the longest text that a precompiled map puts in place of a character. Such texts end with a zero byte and
+/// stand behind a table, whose length comes first; `None` where the table goes on beyond the map's end.
+fn longest_text(map: &str) -> Option<usize> {
+    let bytes = from_base64(map);
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let texts = rest.get(u32::from_le_bytes(*length) as usize..)?;
+    texts.split(|&byte| byte == 0).map(<[u8]>::len).max()
+}
+
+/// Bytes that are written in base64, up to the first character that is no digit of it.
+fn from_base64(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let (mut bytes, mut bits, mut held) = (Vec::new(), 0u32, 0u32);
+    for digit in text.bytes().map_while(digit) {
+        (bits, held) = ((bits << 6) | u32::from(digit), held + 6);
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -51,5 +123,54 @@ mod tests {
         assert!(check_growth(&chain(vec![replace("aa"); 1000])).is_err());
         assert!(check_growth(&json!({"normalizer": replace(&"a".repeat(2000))})).is_err());
         assert!(check_growth(&json!({"decoder": {"type": "Sequence", "decoders": vec![replace("aa"); 8]}})).is_err());
+    }
+
+    #[test]
+    fn steps_are_what_they_do_whatever_they_are_called() {
+        let normalizers = |step: Value, times: usize| {
+            check_growth(&json!({"normalizer": {"type": "Sequence", "normalizers": vec![step; times]}}))
+        };
+        let mut replace = json!({"pattern": {"String": " "}, "content": "aa"});
+        assert!(normalizers(replace.clone(), 6).is_ok());
+        assert!(normalizers(replace.clone(), 7).is_err());
+        replace["type"] = json!({"Replace": null});
+        assert!(normalizers(replace, 7).is_err());
+        assert!(normalizers(json!({"type": "Prepend", "prepend": "aaaa"}), 5).is_err());
+        assert!(normalizers(json!({"type": "ByteLevel"}), 10).is_ok());
+        assert!(normalizers(json!({"type": "ByteLevel"}), 11).is_err());
+        assert!(normalizers(json!({"type": "NFC"}), 100).is_ok());
+        let decoders =
+            |step: Value| check_growth(&json!({"decoder": {"type": "Sequence", "decoders": vec![step; 11]}}));
+        assert!(decoders(json!({"type": "BPEDecoder", "suffix": ""})).is_err());
+        assert!(decoders(json!({"type": "NFC", "suffix": ""})).is_err());
+        let cut = vec![json!({"type": "Digits", "individual_digits": true}); 100];
+        let bytes = |times| vec![json!({"type": "ByteLevel"}); times];
+        let pre =
+            |steps: Vec<Value>| check_growth(&json!({"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}));
+        assert!(pre([cut, bytes(1)].concat()).is_ok());
+        assert!(pre(bytes(5)).is_err());
+    }
+
+    #[test]
+    fn maps_and_templates_are_looked_into() {
+        let map =
+            |map: &str| check_growth(&json!({"normalizer": {"type": "Precompiled", "precompiled_charsmap": map}}));
+        // No table, then letters without an end.
+        assert_eq!(from_base64("AAAAAGFhYWE="), b"\0\0\0\0aaaa");
+        assert!(map(&format!("AAAAAGFh{}", "YWFh".repeat(10))).is_ok());
+        assert!(map(&format!("AAAAAGFh{}", "YWFh".repeat(400))).is_err());
+        for cut_off in ["/////w==", "AQAAAA==", "AAA=", ""] {
+            assert!(map(cut_off).is_err(), "{cut_off}");
+        }
+        let template = |pieces: usize, ids: usize| {
+            let special = json!({"<s>": {"id": "<s>", "ids": vec![0; ids], "tokens": vec!["<s>"; ids]}});
+            let single = vec![json!({"Sequence": {"id": "A", "type_id": 0}}); pieces];
+            check_growth(&json!({"post_processor": {
+                "type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": special,
+            }}))
+        };
+        assert!(template(3, 1).is_ok());
+        assert!(template(65, 1).is_err());
+        assert!(template(3, 100).is_err());
     }
 }

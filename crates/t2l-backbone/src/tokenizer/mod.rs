@@ -16,6 +16,8 @@ pub(crate) use from_folder::{read_object, token_text};
 pub use growth::check_growth;
 pub use stream::TextStream;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use tokenizers::Tokenizer;
 
 /// A language model's tokenizer, with the ids of its special tokens.
@@ -60,16 +62,14 @@ impl ModelTokenizer {
     }
 
     fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
-        match self.inner.encode_fast(text, add_special) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(error) => Err(TokenizerError::Encode(error.to_string())),
-        }
+        let encoding = used(|| self.inner.encode_fast(text, add_special)).map_err(TokenizerError::Encode)?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of token ids, without the special tokens when `skip_special`. Bytes that are no UTF-8
     /// become U+FFFD; ids outside the vocabulary are passed over.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
-        self.inner.decode(ids, skip_special).map_err(|error| TokenizerError::Decode(error.to_string()))
+        used(|| self.inner.decode(ids, skip_special)).map_err(TokenizerError::Decode)
     }
 
     /// Decodes token by token, giving out only whole characters.
@@ -111,4 +111,12 @@ impl ModelTokenizer {
     pub fn stops(&self) -> &[u32] {
         &self.specials.stops
     }
+}
+
+/// What the library makes of a text or of ids. Some descriptions of a tokenizer that parse make it panic when they are
+/// used: a template that names a special token it does not define, or a decoder that strips more than there is.
+fn used<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|_| "the tokenizer cannot be used as it stands".to_owned())?
+        .map_err(|error| error.to_string())
 }

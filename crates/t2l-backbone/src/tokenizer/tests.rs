@@ -238,6 +238,32 @@ fn broken_tokenizer_json() {
     }
 }
 
+/// What parses and makes the library panic when it is used.
+#[test]
+fn tokenizer_json_that_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let with = |part: &str| {
+        let model = r#"{"type": "WordLevel", "unk_token": "<unk>", "vocab": {"<unk>": 0, "": 1, "hi": 2}}"#;
+        std::fs::write(&path, format!(r#"{{"version": "1.0", "model": {model}, {part}}}"#)).unwrap();
+        ModelTokenizer::from_tokenizer_json(&path).unwrap()
+    };
+    let empty_map = with(r#""normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="}"#);
+    let error = empty_map.encode("hi").unwrap_err();
+    assert!(matches!(&error, TokenizerError::Encode(reason) if reason.contains("cannot be used")), "{error}");
+    let sequence = r#"[{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]"#;
+    let undefined = with(&format!(
+        r#""post_processor": {{"type": "TemplateProcessing", "single": {sequence}, "pair": {sequence}, "special_tokens": {{}}}}"#
+    ));
+    assert_eq!(undefined.encode("hi").unwrap(), [2]);
+    let error = undefined.encode_with_special("hi").unwrap_err();
+    assert!(matches!(&error, TokenizerError::Encode(reason) if reason.contains("cannot be used")), "{error}");
+    let stripping = with(r#""decoder": {"type": "Strip", "content": " ", "start": 0, "stop": 1}"#);
+    assert_eq!(stripping.decode(&[2], false).unwrap(), "hi");
+    let error = stripping.decode(&[1], false).unwrap_err();
+    assert!(matches!(&error, TokenizerError::Decode(reason) if reason.contains("cannot be used")), "{error}");
+}
+
 proptest! {
     #[test]
     fn any_text_survives(text: String, pre in prop::sample::select(vec!["gpt-2", "smollm", "llama-bpe", "tekken"])) {

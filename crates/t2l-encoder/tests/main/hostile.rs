@@ -127,6 +127,11 @@ fn tokenizers_that_do_not_work() {
     let mut tiny = Tiny::bert();
     tiny.files.insert("tokenizer.json", "{".into());
     refused("half a file", &tiny, "tokenizer.json", "EOF");
+    let pieces = json!({
+        "type": "BPE", "continuing_subword_prefix": "@", "vocab": {"a": 0, "é": 1}, "merges": ["a é"],
+    });
+    tiny.files.insert("tokenizer.json", json!({ "model": pieces }).to_string());
+    refused("a prefix that cuts a letter", &tiny, "tokenizer.json", "is not a consistent tokenizer");
 
     let words = json!({"type": "WordLevel", "vocab": {"[UNK]": 0, "add": 1}, "unk_token": "[UNK]"});
     let with = |model: &Value, post: Value| {
