@@ -62,6 +62,7 @@ impl Decoder {
         if capacity > longest_context {
             return Err(BackboneError::TooLong { tokens: capacity, limit: longest_context });
         }
+        self.check_length(rows, width, 0)?;
         let mut starts: Vec<usize> = prompts.iter().map(|p| width - p.len()).collect();
         let mut padded = Vec::with_capacity(rows * width);
         for (prompt, start) in prompts.iter().zip(&starts) {

@@ -23,6 +23,9 @@ use crate::BackboneError;
 use crate::cache::KvCache;
 use crate::weights::{WeightType, Weights};
 
+/// Most scores of attention that one layer may have at a time: 64 GiB as f32.
+const MOST_SCORES: u64 = 1 << 34;
+
 /// How a frozen model's layers multiply while something is trained through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -195,7 +198,8 @@ impl Decoder {
     /// included, or [`KvCache::reach`] where that is more; keys in a cache keep the frequencies of their time.
     ///
     /// # Errors
-    /// Adapters that do not fit, starts for another number of rows, a cache of another shape or without room.
+    /// Adapters that do not fit, starts for another number of rows, a cache of another shape or without room, rows too long
+    /// for their scores.
     pub fn hidden(
         &self,
         embeddings: Tensor<3>,
@@ -237,7 +241,7 @@ impl Decoder {
     /// Rows begin at the first token; padding on the right is seen by no real token.
     ///
     /// # Errors
-    /// Adapters that do not fit.
+    /// Adapters that do not fit, rows too long for their scores.
     pub fn attention_outputs(
         &self,
         embeddings: Tensor<3>,
@@ -301,6 +305,7 @@ impl Decoder {
                 return Err(BackboneError::TooLong { tokens: past + tokens, limit: cache.capacity() });
             }
         }
+        self.check_length(batch, tokens, past)?;
         let reach = (past + tokens).saturating_sub(starts.iter().min().copied().unwrap_or(0));
         let longest = reach.max(cache.as_ref().map_or(0, |c| c.reach()));
         let rotations = Rotations::new(&self.config, starts, past, tokens, longest, &self.device());
@@ -320,6 +325,17 @@ impl Decoder {
     /// The norm after the last layer. Any shape that ends in the hidden size.
     pub fn final_norm<const D: usize>(&self, stream: Tensor<D>) -> Tensor<D> {
         ops::rms_norm(stream, &self.norm, self.config.norm_eps)
+    }
+
+    /// Refuses a pass whose attention has more scores than are held: their number grows with the square of the length.
+    pub(crate) fn check_length(&self, rows: usize, tokens: usize, past: usize) -> Result<(), BackboneError> {
+        let (reach, heads) = (past.saturating_add(tokens), self.config.heads);
+        let scores = [rows, heads, tokens, reach].iter().fold(1u64, |product, &n| product.saturating_mul(n as u64));
+        if scores <= MOST_SCORES {
+            return Ok(());
+        }
+        let limit = (MOST_SCORES / (rows as u64).saturating_mul(heads as u64).max(1)).isqrt() as usize;
+        Err(BackboneError::TooLong { tokens: reach, limit })
     }
 
     fn check_fit(&self, adapters: &AdapterBatch, rows: usize) -> Result<(), BackboneError> {

@@ -28,9 +28,10 @@ impl Decoder {
     /// [`Decoder::hidden`] without a cache.
     ///
     /// # Errors
-    /// Adapters that do not fit.
+    /// Adapters that do not fit, rows too long for their scores.
     pub fn layer_by_layer(&self, tokens: usize, adapters: &AdapterBatch) -> Result<LayerPass<'_>, BackboneError> {
         self.check_fit(adapters, adapters.rows())?;
+        self.check_length(adapters.rows(), tokens, 0)?;
         let starts = vec![0; adapters.rows()];
         let rotations = Rotations::new(&self.config, &starts, 0, tokens, tokens, &self.device());
         Ok(LayerPass { config: &self.config, layers: &self.layers, starts, rotations })

@@ -240,6 +240,25 @@ fn requests_that_do_not_fit() {
     assert_eq!(generate(&[vec![1]], 0).expect("fits")[0].ids.len(), 0);
 }
 
+/// A context that a configuration promises and nobody has the memory for.
+#[test]
+fn prompts_whose_scores_would_fill_any_memory_are_refused() {
+    let mut model = small("llama");
+    model.config.insert("max_position_embeddings".into(), json!(1 << 24));
+    let decoder = model.load().expect("loads");
+    let (none, device) = (AdapterBatch::none(1), Device::flex());
+    let embedded = || decoder.embed(ids(&[vec![1; 1 << 21]], &device));
+    let too_long = |result: Result<(), BackboneError>| {
+        let error = result.expect_err("too long");
+        assert!(matches!(error, BackboneError::TooLong { tokens: 0x20_0000, limit: 92_681 }), "{error}");
+    };
+    too_long(decoder.hidden(embedded(), &[0], None, &none).map(drop));
+    too_long(decoder.attention_outputs(embedded(), &none, 0, drop));
+    too_long(decoder.layer_by_layer(1 << 21, &none).map(drop));
+    let options = GenerateOptions { max_new_tokens: vec![1], sampling: Sampling::GREEDY, stops: vec![] };
+    too_long(decoder.generate(&[vec![1; 1 << 21]], &none, &options, |_, _| ()).map(drop));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
