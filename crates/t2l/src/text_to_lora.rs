@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use t2l_adapter::peft::{self, SaveOptions};
 use t2l_backbone::{Backbone, WeightType};
 use t2l_core::{Adapter, AdapterGenerator, AdapterLayout, LoraFactors, TextEncoder, counted, device};
@@ -258,6 +258,30 @@ impl TextToLora {
     /// # Errors
     /// A description that is empty or over 64 KiB, or a hyperdecoder, which reads no descriptions.
     pub fn generate(&self, descriptions: &[&str]) -> Result<GeneratedAdapters, Error> {
+        self.check_reads_descriptions()?;
+        self.of_texts(descriptions)
+    }
+
+    /// As [`TextToLora::generate`], but `at_once` adapters to a forward pass, for more descriptions than there is memory for
+    /// adapters. All are read first.
+    ///
+    /// # Errors
+    /// As [`TextToLora::generate`].
+    pub fn generate_in_parts(
+        &self,
+        descriptions: &[&str],
+        at_once: usize,
+    ) -> Result<impl Iterator<Item = Result<GeneratedAdapters, Error>>, Error> {
+        self.check_reads_descriptions()?;
+        let (encoded, at_once) = (self.encoder.encode(descriptions)?, at_once.max(1));
+        Ok(descriptions.chunks(at_once).enumerate().map(move |(part, texts)| {
+            let first = part * at_once;
+            let embeddings = encoded.embeddings.clone().narrow(0, first, texts.len());
+            self.from_embeddings(texts, embeddings, encoded.truncated[first..][..texts.len()].to_vec())
+        }))
+    }
+
+    fn check_reads_descriptions(&self) -> Result<(), Error> {
         if self.reads_inputs() {
             return Err(Error::Invalid(
                 "the checkpoint is a hyperdecoder: it writes an adapter for each input, not for a description. Use it \
@@ -265,7 +289,7 @@ impl TextToLora {
                     .into(),
             ));
         }
-        self.of_texts(descriptions)
+        Ok(())
     }
 
     /// Whether the hypernetwork is a hyperdecoder, which reads each input instead of a description.
@@ -287,10 +311,20 @@ impl TextToLora {
 
     fn of_texts(&self, texts: &[&str]) -> Result<GeneratedAdapters, Error> {
         let encoded = self.encoder.encode(texts)?;
-        let factors = self.checkpoint.hypernet.generate(encoded.embeddings)?;
+        self.from_embeddings(texts, encoded.embeddings, encoded.truncated)
+    }
+
+    /// The adapters of texts that were read: embeddings `[texts, e]`.
+    fn from_embeddings(
+        &self,
+        texts: &[&str],
+        embeddings: Tensor<2>,
+        truncated: Vec<bool>,
+    ) -> Result<GeneratedAdapters, Error> {
+        let factors = self.checkpoint.hypernet.generate(embeddings)?;
         Ok(GeneratedAdapters {
             descriptions: texts.iter().map(|d| (*d).to_owned()).collect(),
-            truncated: encoded.truncated,
+            truncated,
             base_model: self.checkpoint.manifest.base_model.id.clone(),
             factors,
         })

@@ -38,36 +38,38 @@ const PARTS: [(&str, usize, &[&str]); 4] = [
 /// Says which part of it, and the limit.
 pub fn check_growth(file: &Value) -> Result<(), String> {
     for (part, longest, once) in PARTS {
-        let factor = file.get(part).map_or(Some(1), |step| growth(step, once, DEEPEST));
-        if factor.is_none_or(|factor| factor > longest) {
-            return Err(format!(
-                "its {part} makes texts more than {longest} times as long, is nested too deeply, or has a map that is \
-                 cut off"
-            ));
+        let factor = file.get(part).map_or(Ok(1), |step| growth(step, once, DEEPEST));
+        let factor = factor.map_err(|CutOff| format!("its {part} has a map of characters that is cut off"))?;
+        if factor > longest {
+            return Err(format!("its {part} makes texts more than {longest} times as long, or is nested too deeply"));
         }
     }
     Ok(())
 }
 
-/// How many times as long a step makes a text at most; `None` beyond all bounds. What it is called proves little: a step
-/// without a name, or with an unknown one, is what its keys say.
-fn growth(step: &Value, once: &[&str], depth: usize) -> Option<usize> {
-    let depth = depth.checked_sub(1)?;
+/// A precompiled map of characters that ends too early.
+struct CutOff;
+
+/// How many times as long a step makes a text at most; without bound where steps are nested more than `depth` deep. What it
+/// is called proves little: a step without a name, or with an unknown one, is what its keys say.
+fn growth(step: &Value, once: &[&str], depth: usize) -> Result<usize, CutOff> {
+    let Some(depth) = depth.checked_sub(1) else { return Ok(usize::MAX) };
     let text = |key: &str| step.get(key).and_then(Value::as_str);
     // A pattern that matches nothing at all matches between any two letters.
     let inserted = text("content").map_or(0, str::len).max(text("prepend").map_or(0, str::len));
     let mapped = match text("precompiled_charsmap") {
-        Some(map) => longest_text(map)?,
+        Some(map) => longest_text(map).ok_or(CutOff)?,
         None => 0,
     };
     let own = (1 + inserted.max(mapped)).max(template(step));
     let inner = ["normalizers", "pretokenizers", "processors", "decoders"];
     let inner = inner.iter().filter_map(|key| step.get(key)?.as_array()).flatten();
-    let factor =
-        inner.map(|step| growth(step, once, depth)).try_fold(own, |product, factor| product.checked_mul(factor?))?;
+    let factor = inner
+        .map(|step| growth(step, once, depth))
+        .try_fold(own, |product, factor| Ok(product.saturating_mul(factor?)))?;
     let bounded = text("type").is_some_and(|name| once.contains(&name));
     // Bytes written as characters are twice as many each time, and so are letters with something between them.
-    Some(if bounded { factor } else { factor.max(2) })
+    Ok(if bounded { factor } else { factor.max(2) })
 }
 
 /// Tokens that a template makes of one, at most.

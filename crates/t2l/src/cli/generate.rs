@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use serde_json::json;
+use serde_json::{Value, json};
+use t2l::GeneratedAdapter;
+use t2l::adapter::gguf::BaseShape;
 use t2l::adapter::{fused, inspect};
 use t2l::core::counted;
 
@@ -15,6 +17,8 @@ use super::{output, stale, target};
 
 /// Longest input of `-f` that is read, in bytes.
 const FILE_LIMIT: u64 = 64 << 20;
+/// Adapters that one forward pass writes, and that are in memory together.
+const AT_ONCE: usize = 32;
 
 pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     let mut descriptions = args.descriptions.clone();
@@ -57,18 +61,22 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     };
     let started = Instant::now();
     let texts: Vec<&str> = descriptions.iter().map(String::as_str).collect();
-    let generated = t2l.generate(&texts)?;
-    super::warn_truncated(&generated);
+    let parts = t2l.generate_in_parts(&texts, AT_ONCE)?;
     let (root_existed, mut made) = (args.output.exists(), Vec::<PathBuf>::new());
     if several {
         std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
     }
-    let outcome = targets.iter().enumerate().try_for_each(|(i, target)| -> anyhow::Result<()> {
-        let new = !target.exists();
-        let description = Some(descriptions[i].clone());
-        super::adapter::save(&generated.adapter(i).adapter, base.clone(), target, description, &args.written)?;
-        if new {
-            made.push(target.clone());
+    let mut adapters = Vec::new();
+    let outcome = parts.zip(targets.chunks(AT_ONCE)).try_for_each(|(generated, targets)| -> anyhow::Result<()> {
+        let generated = generated?;
+        super::warn_truncated(&generated);
+        for (i, target) in targets.iter().enumerate() {
+            let (new, one) = (!target.exists(), generated.adapter(i));
+            super::adapter::save(&one.adapter, base.clone(), target, Some(one.description.clone()), &args.written)?;
+            if new {
+                made.push(target.clone());
+            }
+            adapters.push(told(&one, base.as_ref(), target, format)?);
         }
         Ok(())
     });
@@ -86,32 +94,6 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
         stale::remove(&args.output, &targets)?;
     }
     let seconds = started.elapsed().as_secs_f64();
-    let scaling = generated.factors.scaling;
-    let layout = &t2l.checkpoint().hypernet.config.layout;
-    let modules: Vec<&str> = layout.modules.iter().map(|m| m.name.as_str()).collect();
-    let mut adapters = Vec::new();
-    for (i, (description, target)) in descriptions.iter().zip(&targets).enumerate() {
-        let path = std::path::absolute(target).with_context(|| target.display().to_string())?;
-        let mut told = json!({
-            "description": description,
-            "path": path,
-            "format": format,
-            "rank": scaling.rank,
-            "alpha": scaling.alpha,
-            "layers": layout.layers,
-            "target_modules": modules,
-            "parameters": layout.parameters(scaling.rank),
-        });
-        if let Some(base) = base.as_ref().filter(|base| base.is_fused()) {
-            let written = inspect(&fused::fuse(&generated.adapter(i).adapter, base)?);
-            told["rank"] = json!(written.rank);
-            told["alpha"] = json!(written.alpha);
-            told["target_modules"] = json!(written.modules.iter().map(|m| &m.name).collect::<BTreeSet<_>>());
-            let values = written.modules.iter().map(|m| m.rank * (m.in_features + m.out_features));
-            told["parameters"] = json!(values.sum::<usize>());
-        }
-        adapters.push(told);
-    }
     if global.json {
         return output::json(&json!({ "adapters": adapters, "seconds": seconds }));
     }
@@ -133,6 +115,24 @@ fn read_lines(file: &Path) -> anyhow::Result<String> {
         bail!("{}: is larger than {} MiB", file.display(), FILE_LIMIT >> 20);
     }
     Ok(text)
+}
+
+/// What is told of an adapter that was written: as it stands in the file, for fused modules too.
+fn told(one: &GeneratedAdapter, base: Option<&BaseShape>, target: &Path, format: &str) -> anyhow::Result<Value> {
+    let fused = base.filter(|base| base.is_fused()).map(|base| fused::fuse(&one.adapter, base)).transpose()?;
+    let written = inspect(fused.as_ref().unwrap_or(&one.adapter));
+    let modules: BTreeSet<&str> = written.modules.iter().map(|m| m.name.as_str()).collect();
+    let layers: BTreeSet<usize> = written.modules.iter().map(|m| m.layer).collect();
+    Ok(json!({
+        "description": one.description,
+        "path": std::path::absolute(target).with_context(|| target.display().to_string())?,
+        "format": format,
+        "rank": written.rank,
+        "alpha": written.alpha,
+        "layers": layers.len(),
+        "target_modules": modules,
+        "parameters": written.modules.iter().map(|m| m.rank * (m.in_features + m.out_features)).sum::<usize>(),
+    }))
 }
 
 /// A description as part of a folder's name: `[a-z0-9-]`, at most 40 characters.

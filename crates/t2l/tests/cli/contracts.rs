@@ -63,6 +63,29 @@ fn generate_then_inspect() {
 }
 
 #[test]
+fn more_descriptions_than_one_forward_pass_takes() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name).to_str().expect("utf-8").to_owned();
+    let (list, all, alone) = (place("list.txt"), place("all"), place("alone"));
+    let lines: Vec<String> = (1..=34).map(|i| format!("Add {i} to the number.")).collect();
+    std::fs::write(&list, lines.join("\n")).expect("written");
+    let output = json(&t2l(&["generate", "-f", &list, "-o", &all, "--json"]));
+    let adapters = output["adapters"].as_array().expect("adapters");
+    let described: Vec<_> = adapters.iter().map(|a| a["description"].as_str().expect("text")).collect();
+    assert_eq!(described, lines);
+    // The last one is of the second pass, and is what it is alone.
+    assert!(t2l(&["generate", &lines[33], "-o", &alone]).status.success());
+    let last = place("all/0034-add-34-to-the-number");
+    let compared = json(&t2l(&["adapter", "diff", &last, &alone, "--json"]));
+    let cosine = |layer: &serde_json::Value| layer["cosine"].as_f64().expect("a cosine");
+    let modules = compared["modules"].as_array().expect("modules");
+    assert!(modules.len() == 60 && modules.iter().all(|m| cosine(m) > 0.9999), "{compared}");
+}
+
+#[test]
 fn generate_writes_gguf() {
     if !models_here() {
         return;
