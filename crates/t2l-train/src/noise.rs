@@ -20,6 +20,8 @@ pub enum Purpose {
     Contrast = 4,
     /// Noise on task embeddings.
     Description = 5,
+    /// The order of lessons in context distillation.
+    Lessons = 6,
 }
 
 /// One step's stream for one purpose.

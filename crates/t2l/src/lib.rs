@@ -15,6 +15,7 @@
 //! ```
 
 mod answer;
+mod distil;
 mod error;
 mod model;
 mod text_to_lora;

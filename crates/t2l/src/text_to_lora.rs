@@ -281,7 +281,7 @@ impl TextToLora {
         }))
     }
 
-    fn check_reads_descriptions(&self) -> Result<(), Error> {
+    pub(crate) fn check_reads_descriptions(&self) -> Result<(), Error> {
         if self.reads_inputs() {
             return Err(Error::Invalid(
                 "the checkpoint is a hyperdecoder: it writes an adapter for each input, not for a description. Use it \

@@ -78,7 +78,7 @@ fn check_rows(batch: &TrainBatch, wears: &[usize], adapters: usize) -> Result<()
 }
 
 /// The factors that each row wears: a gather, whose gradients add up per adapter.
-fn of_rows(factors: LoraFactors, seats: &[usize]) -> LoraFactors {
+pub(crate) fn of_rows(factors: LoraFactors, seats: &[usize]) -> LoraFactors {
     let index: Vec<i64> = seats.iter().map(|&s| s as i64).collect();
     let gather = |factor: Tensor<4>| {
         let index: Tensor<1, Int> = Tensor::from_data(TensorData::new(index.clone(), [seats.len()]), &factor.device());

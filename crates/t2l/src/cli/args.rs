@@ -110,6 +110,19 @@ impl From<Dtype> for WeightType {
     }
 }
 
+/// Whether generated adapters are taught further.
+#[derive(Debug, Clone, Args)]
+pub struct DistilArgs {
+    /// Then take STEPS steps of context distillation: the adapter learns to answer inputs alone as it answers with the
+    /// description before them; 8 are a few seconds for each adapter
+    #[arg(long, value_name = "STEPS", value_parser = at_least_one())]
+    pub distil: Option<usize>,
+    /// Inputs to distil on, one a line: such as the adapter is for. By default words, numbers and sentences of no particular
+    /// task
+    #[arg(long, value_name = "FILE", requires = "distil")]
+    pub inputs: Option<PathBuf>,
+}
+
 /// `t2l generate`
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
@@ -133,6 +146,9 @@ pub struct GenerateArgs {
     pub written: AdapterOutputArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub distil: DistilArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub checkpoint: CheckpointArgs,
 }
 
@@ -154,6 +170,9 @@ pub struct AskArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub distil: DistilArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub checkpoint: CheckpointArgs,
@@ -180,6 +199,9 @@ pub struct ChatArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub distil: DistilArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub checkpoint: CheckpointArgs,

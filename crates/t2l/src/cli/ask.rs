@@ -6,12 +6,14 @@ use serde_json::json;
 use t2l::Question;
 
 use super::args::{AskArgs, Global};
+use super::distil::Lessons;
 use super::output::{self, Terminal};
 
 pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
+    let lessons = Lessons::of(&args.distil)?;
     let t2l = super::text_to_lora(&args.checkpoint, args.model.model.as_deref(), global)?;
     let started = Instant::now();
-    let generated = t2l.generate_for(&args.description, &args.input)?;
+    let mut generated = t2l.generate_for(&args.description, &args.input)?;
     // Reading a value makes a lazy device finish.
     generated.factors.module(&t2l.checkpoint().hypernet.config.layout.modules[0].name).map(|m| m.a.clone().into_data());
     let generate = started.elapsed().as_secs_f64();
@@ -19,6 +21,9 @@ pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
     let model = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
     t2l.check_fits(&model)?;
     super::check_max_tokens(args.max_tokens, &model)?;
+    if let Some(lessons) = lessons {
+        generated = lessons.teach(&t2l, &model, generated)?;
+    }
     let question = Question {
         input: args.input.clone(),
         instruction: args.definition.then(|| args.description.clone()),

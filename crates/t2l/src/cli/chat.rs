@@ -11,26 +11,32 @@ use t2l::core::{AdapterBatch, counted};
 use t2l::data::PromptRenderer;
 
 use super::args::{ChatArgs, Global};
+use super::distil::Lessons;
 use super::output::{self, Terminal};
 
 /// Bytes of the longest line that is read.
 const LINE_LIMIT: u64 = 1 << 20;
 
 pub fn run(args: &ChatArgs, global: &Global) -> anyhow::Result<()> {
+    let lessons = Lessons::of(&args.distil)?;
     let t2l = super::text_to_lora(&args.checkpoint, args.model.model.as_deref(), global)?;
-    let adapters = match &args.description {
-        Some(description) => {
-            let generated = t2l.generate(&[description])?;
+    let generated = match &args.description {
+        Some(description) => Some(t2l.generate(&[description])?),
+        None => None,
+    };
+    let model = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
+    super::check_max_tokens(args.max_tokens, &model)?;
+    let adapters = match generated {
+        Some(mut generated) => {
             super::warn_truncated(&generated);
+            t2l.check_fits(&model)?;
+            if let Some(lessons) = lessons {
+                generated = lessons.teach(&t2l, &model, generated)?;
+            }
             AdapterBatch::select_factors(&generated.factors, &[Some(0)])?
         }
         None => AdapterBatch::none(1),
     };
-    let model = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
-    if args.description.is_some() {
-        t2l.check_fits(&model)?;
-    }
-    super::check_max_tokens(args.max_tokens, &model)?;
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     let options = model.until_end_of_turn(vec![args.max_tokens], sampling);
     let room = model.decoder.config().longest_context().saturating_sub(args.max_tokens);

@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 use t2l::GeneratedAdapter;
 use t2l::adapter::gguf::BaseShape;
 use t2l::adapter::{fused, inspect};
+use t2l::backbone::WeightType;
 use t2l::core::counted;
 
 use super::args::{Format, GenerateArgs, Global};
-use super::{output, stale, target};
+use super::distil::Lessons;
+use super::output::{self, Terminal};
+use super::{stale, target};
 
 /// Longest input of `-f` that is read, in bytes.
 const FILE_LIMIT: u64 = 64 << 20;
@@ -23,8 +26,7 @@ const AT_ONCE: usize = 32;
 pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     let mut descriptions = args.descriptions.clone();
     if let Some(file) = &args.file {
-        let lines = read_lines(file)?;
-        descriptions.extend(lines.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned));
+        descriptions.extend(read_lines(file)?);
     }
     if descriptions.is_empty() {
         bail!("no description given; write one after `generate`, or name a file of them with -f");
@@ -53,11 +55,16 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     }
     let refuse = if gguf { target::refuse_existing } else { target::refuse_occupied };
     refuse(&args.output, args.written.force)?;
+    let lessons = Lessons::of(&args.distil)?;
     let named = super::adapter::named_base(&args.base)?;
     let t2l = super::text_to_lora(&args.checkpoint, args.base.model.as_deref(), global)?;
     let base = match named {
         None if gguf => super::adapter::known_base(&t2l.checkpoint().manifest.base_model.id)?,
         named => named,
+    };
+    let learns_with = match &lessons {
+        Some(_) => Some(t2l.base_model(args.base.model.as_deref(), WeightType::F32, &mut Terminal::new())?),
+        None => None,
     };
     let started = Instant::now();
     let texts: Vec<&str> = descriptions.iter().map(String::as_str).collect();
@@ -68,8 +75,11 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     }
     let mut adapters = Vec::new();
     let outcome = parts.zip(targets.chunks(AT_ONCE)).try_for_each(|(generated, targets)| -> anyhow::Result<()> {
-        let generated = generated?;
+        let mut generated = generated?;
         super::warn_truncated(&generated);
+        if let (Some(lessons), Some(model)) = (&lessons, &learns_with) {
+            generated = lessons.teach(&t2l, model, generated)?;
+        }
         for (i, target) in targets.iter().enumerate() {
             let (new, one) = (!target.exists(), generated.adapter(i));
             super::adapter::save(&one.adapter, base.clone(), target, Some(one.description.clone()), &args.written)?;
@@ -104,7 +114,8 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read_lines(file: &Path) -> anyhow::Result<String> {
+/// The lines of a file, or of standard input, that are not blank.
+pub(super) fn read_lines(file: &Path) -> anyhow::Result<Vec<String>> {
     let reader: Box<dyn Read> = match file.to_str() {
         Some("-") => Box::new(std::io::stdin()),
         _ => Box::new(std::fs::File::open(file).with_context(|| file.display().to_string())?),
@@ -114,7 +125,7 @@ fn read_lines(file: &Path) -> anyhow::Result<String> {
     if read as u64 > FILE_LIMIT {
         bail!("{}: is larger than {} MiB", file.display(), FILE_LIMIT >> 20);
     }
-    Ok(text)
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
 /// What is told of an adapter that was written: as it stands in the file, for fused modules too.

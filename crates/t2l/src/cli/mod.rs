@@ -6,6 +6,7 @@ mod ask;
 mod baselines;
 mod chat;
 mod data;
+mod distil;
 mod eval;
 mod generate;
 mod import;

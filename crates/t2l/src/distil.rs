@@ -1,0 +1,65 @@
+//! Generated adapters that are taught to follow their descriptions.
+
+use burn::tensor::Tensor;
+use t2l_backbone::Backbone;
+use t2l_core::{LoraFactors, ModuleFactors};
+use t2l_data::{PromptRenderer, user_turn};
+use t2l_train::{Distillation, Distilled, Lesson, NEUTRAL_INPUTS, PlainLora, distil};
+
+use crate::{Error, GeneratedAdapters, TextToLora};
+
+impl TextToLora {
+    /// Teaches generated adapters by context distillation to do without the description what they do with it in the prompt of
+    /// `model`, one after the other. `inputs`: what the adapters are for, or anything; [`NEUTRAL_INPUTS`] where there is none.
+    /// `taught` hears of each.
+    ///
+    /// # Errors
+    /// A hyperdecoder's adapters, which are for one input each; adapters that do not fit the model; inputs that it has no
+    /// room for.
+    pub fn distil(
+        &self,
+        model: &Backbone,
+        mut generated: GeneratedAdapters,
+        inputs: &[&str],
+        settings: &Distillation,
+        mut taught: impl FnMut(usize, &Distilled),
+    ) -> Result<GeneratedAdapters, Error> {
+        self.check_reads_descriptions()?;
+        self.check_fits(model)?;
+        let inputs = if inputs.is_empty() { &NEUTRAL_INPUTS } else { inputs };
+        let renderer = PromptRenderer::of(model)?;
+        let untold = inputs.iter().map(|input| renderer.prompt(&user_turn(None, input, &[])));
+        let untold = untold.collect::<Result<Vec<_>, _>>()?;
+        let layout = &self.checkpoint().hypernet.config.layout;
+        let scaling = generated.factors.scaling;
+        let mut factors = Vec::with_capacity(generated.len());
+        for (index, description) in generated.descriptions.iter().enumerate() {
+            let lesson = |(input, untold): (&&str, &Vec<u32>)| -> Result<Lesson, Error> {
+                let told = renderer.prompt(&user_turn(Some(description.trim()), input, &[]))?;
+                Ok(Lesson { told, untold: untold.clone() })
+            };
+            let lessons = inputs.iter().zip(&untold).map(lesson).collect::<Result<Vec<_>, _>>()?;
+            let adapter = PlainLora::from_adapter(&generated.adapter(index).adapter, layout, scaling, description)?;
+            let end = renderer.end_of_turn();
+            let distilled = distil(&model.decoder, adapter, layout, scaling, &lessons, end, settings)?;
+            taught(index, &distilled);
+            factors.push(distilled.factors);
+        }
+        generated.factors = one_after_another(factors, generated.factors);
+        Ok(generated)
+    }
+}
+
+/// The factors of single tasks as those of several; `none` where there is none.
+fn one_after_another(all: Vec<LoraFactors>, none: LoraFactors) -> LoraFactors {
+    if all.is_empty() {
+        return none;
+    }
+    let cat = |i: usize, part: fn(&ModuleFactors) -> &Tensor<4>| {
+        Tensor::cat(all.iter().map(|factors| part(&factors.modules[i]).clone()).collect(), 0)
+    };
+    let modules = none.modules.iter().enumerate();
+    let modules =
+        modules.map(|(i, m)| ModuleFactors { name: m.name.clone(), a: cat(i, |m| &m.a), b: cat(i, |m| &m.b) });
+    LoraFactors { scaling: none.scaling, modules: modules.collect() }
+}
