@@ -8,7 +8,7 @@
 //! - [`Recon`], a hypernetwork on a library of adapters (section 3.3);
 //! - [`Adapters`], plain LoRA: one adapter for each task, many in one forward pass, or one for all tasks.
 //!
-//! [`distil`] is no run: a few steps that teach one generated adapter to follow its description.
+//! [`distil()`] is no run: a few steps that teach one generated adapter to follow its description.
 //!
 //! ```
 //! use t2l_train::{TrainConfig, Trainer};
@@ -54,7 +54,7 @@ pub use lora::{
 };
 pub use recon::{Recon, Targets};
 // What teaches a generated adapter further.
-pub use distil::{Distillation, Distilled, Lesson, NEUTRAL_INPUTS, distil};
+pub use distil::{Distillation, Distilled, Ending, Lesson, NEUTRAL_INPUTS, distil};
 pub use sft::{Conditions, Sft, Turns, set_from_base, set_offsets};
 // What a step is made of.
 pub use lora::{AdapterStepOutput, adapter_step};

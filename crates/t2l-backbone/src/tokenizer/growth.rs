@@ -20,7 +20,6 @@ const PARTS: [(&str, usize, &[&str]); 4] = [
             "Delimiter",
             "Digits",
             "FixedLength",
-            "Metaspace",
             "Punctuation",
             "Split",
             "UnicodeScripts",

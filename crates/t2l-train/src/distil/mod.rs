@@ -28,7 +28,7 @@ pub struct Distillation {
     pub steps: usize,
     /// Inputs of a step.
     pub rows: usize,
-    /// Tokens of the teacher's answer that are learned, the end of the turn included.
+    /// Most tokens of the teacher's answer that are learned; the end of the turn comes on top.
     pub answer_tokens: usize,
     /// Highest learning rate.
     pub learning_rate: f64,
@@ -42,6 +42,15 @@ impl Default for Distillation {
     }
 }
 
+impl Distillation {
+    /// Which of so many inputs are learned from, in their order: all, or as many as the steps have room for.
+    pub fn draw(&self, inputs: usize) -> Vec<usize> {
+        let mut drawn = Noise::new(self.seed, 0, 0, Purpose::Lessons).shuffled(inputs);
+        drawn.truncate(self.steps.saturating_mul(self.rows.max(1)));
+        drawn
+    }
+}
+
 /// One input, as tokens of two prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lesson {
@@ -51,24 +60,26 @@ pub struct Lesson {
     pub untold: Vec<u32>,
 }
 
+/// What ends an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending<'a> {
+    /// Tokens that end the teacher's.
+    pub stops: &'a [u32],
+    /// What the pupil learns to end with.
+    pub end_of_turn: &'a [u32],
+}
+
 /// An adapter after its lessons.
 #[derive(Debug, Clone)]
 pub struct Distilled {
     /// Its factors, one task's.
     pub factors: LoraFactors,
-    /// The pupil's divergence from the teacher in each step, in nats a token.
+    /// The pupil's divergence from the teacher on the inputs of each step, before the step, in nats a token.
     pub divergences: Vec<f64>,
 }
 
-/// What the teacher says to a lesson.
-struct Answered {
-    /// The input alone, and the answer.
-    example: TokenizedExample,
-    /// Logarithms of the teacher's probabilities at every token of the answer: `[tokens, vocabulary]`.
-    log_probabilities: Tensor<2>,
-}
-
-/// Teaches one adapter. `decoder`: the plain base model. `end_of_turn`: the tokens that end an answer.
+/// Teaches one adapter, `rows` lessons a step, in their order and then from the first again. `decoder`: the plain base
+/// model.
 ///
 /// # Errors
 /// No lesson, prompts that the model has no room for, an adapter that does not fit, or numbers that are not finite.
@@ -78,51 +89,55 @@ pub fn distil(
     layout: &AdapterLayout,
     scaling: LoraScaling,
     lessons: &[Lesson],
-    end_of_turn: &[u32],
+    ending: Ending<'_>,
     settings: &Distillation,
 ) -> Result<Distilled, TrainError> {
+    if lessons.is_empty() && settings.steps > 0 {
+        return Err(TrainError::NoData { reason: "no input to learn from".into() });
+    }
     let mut parameters = adapter.parameters;
-    let answered = answers(decoder, &stacked(&[&parameters], layout, scaling), lessons, end_of_turn, settings)?;
+    let teacher = stacked(&[&parameters], layout, scaling);
     let training = decoder.for_training(Products::F32);
     let config = OptimizerConfig { learning_rate: settings.learning_rate, weight_decay: 0.0, ..Default::default() };
     let mut optimizer = Optimizer::new(config, &parameters);
     let steps = settings.steps as u64;
     // A quarter of the steps to warm up, and the last one still moves.
-    let schedule = LinearSchedule { peak: settings.learning_rate, warmup: steps.div_ceil(4), total: steps + 1 };
-    let mut order: Vec<usize> = Vec::new();
+    let (peak, warmup) = (settings.learning_rate, steps.div_ceil(4));
+    let schedule = LinearSchedule { peak, warmup, total: steps.saturating_add(1) };
+    let mut next = lessons.iter().cycle();
     let mut divergences = Vec::new();
     for step in 0..steps {
-        if order.is_empty() {
-            order = Noise::new(settings.seed, step, 0, Purpose::Lessons).shuffled(answered.len());
-        }
-        let rest = order.split_off(settings.rows.max(1).min(order.len()));
-        let chosen: Vec<&Answered> = order.iter().map(|&i| &answered[i]).collect();
-        order = rest;
+        let some: Vec<&Lesson> = next.by_ref().take(settings.rows.clamp(1, lessons.len())).collect();
+        let answered = answers(decoder, &teacher, &some, ending, settings.answer_tokens)?;
         let tracked = parameters.tracked();
-        let factors = of_rows(stacked(&[&tracked], layout, scaling), &vec![0; chosen.len()]);
-        let divergence = divergence(&training, &AdapterBatch::from_factors(&factors), &chosen)?;
+        let factors = of_rows(stacked(&[&tracked], layout, scaling), &vec![0; some.len()]);
+        let divergence = divergence(&training, &AdapterBatch::from_factors(&factors), answered)?;
         let value = f64::from(divergence.clone().inner().into_scalar::<f32>());
         let gradients = named_gradients(&tracked, &mut divergence.backward());
         let norm = optimizer.step(&mut parameters, &gradients, schedule.at(step + 1));
-        let not_finite =
-            |what, value| TrainError::NotFinite { step, what, value, examples: "context distillation".into() };
-        if !value.is_finite() {
-            return Err(not_finite("divergence", value));
-        }
-        if !norm.is_finite() {
-            return Err(not_finite("gradient norm", norm));
+        for (what, value) in [("divergence", value), ("gradient norm", norm)] {
+            if !value.is_finite() {
+                return Err(TrainError::NotFinite { step, what, value, examples: "context distillation".into() });
+            }
         }
         divergences.push(value);
     }
     Ok(Distilled { factors: stacked(&[&parameters], layout, scaling), divergences })
 }
 
+/// What the teacher says to some lessons.
+struct Answered {
+    /// The inputs alone, and the answers.
+    untold: TrainBatch,
+    /// Logarithms of the teacher's probabilities at every token of the answers: `[labels, vocabulary]`.
+    log_probabilities: Tensor<2>,
+}
+
 /// Mean divergence of the pupil from the teacher over the answers' tokens, every answer counting the same: `[1]`.
-fn divergence(decoder: &Decoder, adapters: &AdapterBatch, chosen: &[&Answered]) -> Result<Tensor<1>, TrainError> {
-    let batch = TrainBatch::new(&chosen.iter().map(|a| &a.example).collect::<Vec<_>>(), 8, 0);
+fn divergence(decoder: &Decoder, adapters: &AdapterBatch, answered: Answered) -> Result<Tensor<1>, TrainError> {
+    let batch = answered.untold;
     let pupil = log_probabilities(decoder, adapters, &batch)?;
-    let teacher = Tensor::cat(chosen.iter().map(|a| a.log_probabilities.clone()).collect(), 0);
-    let teacher: Tensor<2> = Tensor::from_inner(teacher);
+    let teacher: Tensor<2> = Tensor::from_inner(answered.log_probabilities);
     let by_token = (teacher.clone().exp() * (teacher - pupil)).sum_dim(1).reshape([batch.labels.len()]);
     Ok(weighted_by(by_token, label_weights(&batch, batch.rows, Weighting::Sample)))
 }
@@ -130,44 +145,27 @@ fn divergence(decoder: &Decoder, adapters: &AdapterBatch, chosen: &[&Answered]) 
 /// The teacher's greedy answers and what it thinks at each of their tokens.
 fn answers(
     decoder: &Decoder,
-    factors: &LoraFactors,
-    lessons: &[Lesson],
-    end_of_turn: &[u32],
-    settings: &Distillation,
-) -> Result<Vec<Answered>, TrainError> {
-    if lessons.is_empty() {
-        return Err(TrainError::NoData { reason: "no input to learn from".into() });
-    }
-    let most = settings.answer_tokens.max(1);
-    let stops = end_of_turn.first().copied().into_iter().collect();
-    let options = GenerateOptions { max_new_tokens: vec![most], sampling: Sampling::GREEDY, stops };
-    let mut answered = Vec::with_capacity(lessons.len());
-    for some in lessons.chunks(settings.rows.max(1)) {
-        let worn = AdapterBatch::select_factors(factors, &vec![Some(0); some.len()])?;
-        let prompts: Vec<Vec<u32>> = some.iter().map(|lesson| lesson.told.clone()).collect();
-        let said = decoder.generate(&prompts, &worn, &options, |_, _| ())?;
-        let responses: Vec<Vec<u32>> = said
-            .into_iter()
-            .map(|said| match said.stopped {
-                true => said.ids.into_iter().chain(end_of_turn.iter().copied()).collect(),
-                false => said.ids,
-            })
+    teacher: &LoraFactors,
+    lessons: &[&Lesson],
+    ending: Ending<'_>,
+    most: usize,
+) -> Result<Answered, TrainError> {
+    let worn = AdapterBatch::select_factors(teacher, &vec![Some(0); lessons.len()])?;
+    let prompts: Vec<Vec<u32>> = lessons.iter().map(|lesson| lesson.told.clone()).collect();
+    let max_new_tokens = vec![most.max(1)];
+    let options = GenerateOptions { max_new_tokens, sampling: Sampling::GREEDY, stops: ending.stops.to_vec() };
+    let said = decoder.generate(&prompts, &worn, &options, |_, _| ())?;
+    let end = |stopped: bool| if stopped { ending.end_of_turn } else { &[] };
+    let responses: Vec<Vec<u32>> = said.into_iter().map(|said| [&said.ids, end(said.stopped)].concat()).collect();
+    let batch = |prompt: fn(&Lesson) -> &Vec<u32>| {
+        let rows = lessons.iter().zip(&responses);
+        let rows: Vec<TokenizedExample> = rows
+            .map(|(lesson, response)| TokenizedExample { prompt: prompt(lesson).clone(), response: response.clone() })
             .collect();
-        let example = |prompt: &Vec<u32>, response: &Vec<u32>| TokenizedExample {
-            prompt: prompt.clone(),
-            response: response.clone(),
-        };
-        let told: Vec<TokenizedExample> = prompts.iter().zip(&responses).map(|(p, r)| example(p, r)).collect();
-        let batch = TrainBatch::new(&told.iter().collect::<Vec<_>>(), 8, 0);
-        let all = log_probabilities(decoder, &worn, &batch)?;
-        let mut first = 0;
-        for ((lesson, response), &count) in some.iter().zip(&responses).zip(&batch.label_counts) {
-            let log_probabilities = all.clone().narrow(0, first, count);
-            answered.push(Answered { example: example(&lesson.untold, response), log_probabilities });
-            first += count;
-        }
-    }
-    Ok(answered)
+        TrainBatch::new(&rows.iter().collect::<Vec<_>>(), 8, 0)
+    };
+    let log_probabilities = log_probabilities(decoder, &worn, &batch(|lesson| &lesson.told))?;
+    Ok(Answered { untold: batch(|lesson| &lesson.untold), log_probabilities })
 }
 
 /// Logarithms of the probabilities of all tokens where a batch has labels: `[labels, vocabulary]`.

@@ -114,11 +114,11 @@ impl From<Dtype> for WeightType {
 #[derive(Debug, Clone, Args)]
 pub struct DistilArgs {
     /// Then take STEPS steps of context distillation: the adapter learns to answer inputs alone as it answers with the
-    /// description before them; 8 are a few seconds for each adapter
+    /// description before them; 8 are some ten seconds for each adapter
     #[arg(long, value_name = "STEPS", value_parser = at_least_one())]
     pub distil: Option<usize>,
-    /// Inputs to distil on, one a line: such as the adapter is for. By default words, numbers and sentences of no particular
-    /// task
+    /// Inputs to distil on, one a line (- is standard input): such as the adapter is for. By default words, numbers and
+    /// sentences of no particular task
     #[arg(long, value_name = "FILE", requires = "distil")]
     pub inputs: Option<PathBuf>,
 }

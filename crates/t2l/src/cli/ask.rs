@@ -12,6 +12,7 @@ use super::output::{self, Terminal};
 pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
     let lessons = Lessons::of(&args.distil)?;
     let t2l = super::text_to_lora(&args.checkpoint, args.model.model.as_deref(), global)?;
+    lessons.as_ref().map_or(Ok(()), |lessons| lessons.check(&t2l))?;
     let started = Instant::now();
     let mut generated = t2l.generate_for(&args.description, &args.input)?;
     // Reading a value makes a lazy device finish.
@@ -21,8 +22,11 @@ pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
     let model = t2l.base_model(args.model.model.as_deref(), args.model.weights.into(), &mut Terminal::new())?;
     t2l.check_fits(&model)?;
     super::check_max_tokens(args.max_tokens, &model)?;
+    let mut distil = None;
     if let Some(lessons) = lessons {
+        let started = Instant::now();
         generated = lessons.teach(&t2l, &model, generated)?;
+        distil = Some(started.elapsed().as_secs_f64());
     }
     let question = Question {
         input: args.input.clone(),
@@ -37,7 +41,12 @@ pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
             "base": answers.base,
             "adapted": answers.adapted,
             "cut": { "base": answers.base_cut, "adapted": answers.adapted_cut },
-            "seconds": { "generate": generate, "base": answers.base_seconds, "adapted": answers.adapted_seconds },
+            "seconds": {
+                "generate": generate,
+                "distil": distil,
+                "base": answers.base_seconds,
+                "adapted": answers.adapted_seconds,
+            },
         }));
     }
     output::line(format_args!("base:    {}", indented(&answers.base)))?;

@@ -1,8 +1,9 @@
 //! `t2l chat`: a conversation with the base model wearing a description's adapter.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use t2l::backbone::chat::Message;
 use t2l::backbone::{Backbone, GenerateOptions, Sampling};
@@ -18,6 +19,12 @@ use super::output::{self, Terminal};
 const LINE_LIMIT: u64 = 1 << 20;
 
 pub fn run(args: &ChatArgs, global: &Global) -> anyhow::Result<()> {
+    if args.distil.distil.is_some() && args.description.is_none() {
+        bail!("--distil: there is no description to learn");
+    }
+    if args.distil.inputs.as_deref().is_some_and(|inputs| inputs == Path::new("-")) {
+        bail!("--inputs -: standard input is the conversation");
+    }
     let lessons = Lessons::of(&args.distil)?;
     let t2l = super::text_to_lora(&args.checkpoint, args.model.model.as_deref(), global)?;
     let generated = match &args.description {

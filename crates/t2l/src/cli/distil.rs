@@ -31,6 +31,14 @@ impl Lessons {
         Ok(Some(Self { steps, inputs }))
     }
 
+    /// Refuses a checkpoint whose adapters cannot be taught, before a base model is loaded for it.
+    pub fn check(&self, t2l: &TextToLora) -> anyhow::Result<()> {
+        if t2l.reads_inputs() {
+            bail!("--distil: the checkpoint is a hyperdecoder, whose adapters are for one input each");
+        }
+        Ok(())
+    }
+
     /// The adapters after their lessons.
     pub fn teach(
         &self,
@@ -42,10 +50,12 @@ impl Lessons {
         let settings = Distillation { steps: self.steps, ..Distillation::default() };
         let mut started = Instant::now();
         Ok(t2l.distil(model, generated, &inputs, &settings, |_, distilled| {
-            if let (Some(first), Some(last)) = (distilled.divergences.first(), distilled.divergences.last()) {
-                let (steps, seconds) = (counted(self.steps, "step"), started.elapsed().as_secs_f64());
-                eprintln!("distilled in {steps}, {seconds:.1} s: {first:.2} nats from the told one, then {last:.2}");
-            }
+            let (steps, seconds) = (counted(self.steps, "step"), started.elapsed().as_secs_f64());
+            let divergence = match distilled.divergences.as_slice() {
+                [first, .., last] => format!("{first:.2} nats a token in the first step, {last:.2} in the last"),
+                one => format!("{:.2} nats a token", one.iter().sum::<f64>()),
+            };
+            eprintln!("distilled in {steps}, {seconds:.1} s; divergence from the told model: {divergence}");
             started = Instant::now();
         })?)
     }

@@ -28,6 +28,22 @@ fn generate_without_a_description_says_how_to_give_one() {
 }
 
 #[test]
+fn lessons_want_steps_and_inputs() {
+    assert_eq!(t2l(&["ask", "Sort.", "b a", "--distil", "0"]).status.code(), Some(2));
+    assert_eq!(t2l(&["ask", "Sort.", "b a", "--inputs", "/nonexistent/inputs"]).status.code(), Some(2));
+    let message = refused(&["ask", "Sort.", "b a", "--distil", "2", "--inputs", "/nonexistent/inputs"]);
+    assert!(message.contains("/nonexistent/inputs"), "{message}");
+    insta::assert_snapshot!(refused(&["chat", "--distil", "2"]), @"error: --distil: there is no description to learn");
+    let message = refused(&["chat", "Sort.", "--distil", "2", "--inputs", "-"]);
+    assert_eq!(message, "error: --inputs -: standard input is the conversation\n");
+    let blank = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(blank.path(), "\n  \n").expect("written");
+    let path = blank.path().to_str().expect("utf-8");
+    let message = refused(&["generate", "Sort.", "-o", "/nonexistent/x", "--distil", "2", "--inputs", path]);
+    assert_eq!(message, format!("error: {path}: has no input, one a line\n"));
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let message = refused(&["generate", "-f", "/nonexistent/file", "-o", "/nonexistent/x"]);
     assert!(message.contains("/nonexistent/file"), "{message}");

@@ -86,6 +86,39 @@ fn more_descriptions_than_one_forward_pass_takes() {
 }
 
 #[test]
+fn a_distilled_adapter_follows_what_it_was_told() {
+    if !models_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name).to_str().expect("utf-8").to_owned();
+    let description = "Name the capital of the country.";
+    let plain = json(&t2l(&["ask", description, "Italy", "--max-tokens", "4", "--json"]));
+    assert_ne!(plain["adapted"], "Rome", "nothing is left to learn");
+    let taught = json(&t2l(&["ask", description, "Italy", "--max-tokens", "4", "--distil", "8", "--json"]));
+    assert_eq!(taught["adapted"], "Rome");
+    assert!(taught["seconds"]["distil"].is_number() && plain["seconds"]["distil"].is_null());
+    // Two at once: each is what it is alone.
+    let colour = "Name the colour of the thing.";
+    let (both, alone) = (place("both"), place("alone"));
+    assert!(t2l(&["generate", description, colour, "-o", &both, "--distil", "1"]).status.success());
+    assert!(t2l(&["generate", colour, "-o", &alone, "--distil", "1"]).status.success());
+    let cosine = |one: &str, other: &str| {
+        json(&t2l(&["adapter", "diff", one, other, "--json"]))["cosine"].as_f64().expect("a cosine")
+    };
+    assert!(cosine(&place("both/0002-name-the-colour-of-the-thing"), &alone) > 0.999_99);
+    assert!(cosine(&place("both/0001-name-the-capital-of-the-country"), &alone) < 0.99);
+    // On inputs of a file.
+    std::fs::write(place("inputs.txt"), "Spain\n\nKenya\nPeru\n").expect("written");
+    let output =
+        t2l(&["generate", description, "-o", &place("taught"), "--distil", "1", "--inputs", &place("inputs.txt")]);
+    assert!(text(&output.stderr).contains("distilled in 1 step, "), "{}", text(&output.stderr));
+    assert!(t2l(&["generate", description, "-o", &place("plain")]).status.success());
+    let moved = cosine(&place("taught"), &place("plain"));
+    assert!((0.9..0.999_999).contains(&moved), "{moved}");
+}
+
+#[test]
 fn generate_writes_gguf() {
     if !models_here() {
         return;
