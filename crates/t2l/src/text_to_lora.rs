@@ -277,7 +277,7 @@ impl TextToLora {
         Ok(descriptions.chunks(at_once).enumerate().map(move |(part, texts)| {
             let first = part * at_once;
             let embeddings = encoded.embeddings.clone().narrow(0, first, texts.len());
-            self.from_embeddings(texts, embeddings, encoded.truncated[first..][..texts.len()].to_vec())
+            self.write_adapters(texts, embeddings, encoded.truncated[first..][..texts.len()].to_vec())
         }))
     }
 
@@ -311,11 +311,11 @@ impl TextToLora {
 
     fn of_texts(&self, texts: &[&str]) -> Result<GeneratedAdapters, Error> {
         let encoded = self.encoder.encode(texts)?;
-        self.from_embeddings(texts, encoded.embeddings, encoded.truncated)
+        self.write_adapters(texts, encoded.embeddings, encoded.truncated)
     }
 
     /// The adapters of texts that were read: embeddings `[texts, e]`.
-    fn from_embeddings(
+    fn write_adapters(
         &self,
         texts: &[&str],
         embeddings: Tensor<2>,

@@ -65,7 +65,10 @@ fn taught_to_end(lessons: &[Lesson], ending: Ending<'_>, settings: &Distillation
 fn said(lesson: &Lesson, teacher: &LoraFactors, stops: &[u32]) -> (Vec<u32>, bool) {
     let options = GenerateOptions { max_new_tokens: vec![3], sampling: Sampling::GREEDY, stops: stops.to_vec() };
     let worn = AdapterBatch::from_factors(teacher);
-    let said = decoder().generate(&[lesson.told.clone()], &worn, &options, |_, _| ()).expect("an answer").remove(0);
+    let said = decoder()
+        .generate(std::slice::from_ref(&lesson.told), &worn, &options, |_, _| ())
+        .expect("an answer")
+        .remove(0);
     (said.ids, said.stopped)
 }
 
