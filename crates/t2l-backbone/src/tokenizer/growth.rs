@@ -131,6 +131,9 @@ mod tests {
             |steps: Vec<Value>| check_growth(&json!({"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}));
         assert!(pre([cut, bytes(1)].concat()).is_ok());
         assert!(pre(bytes(5)).is_err());
+        let prefixed = json!({"type": "Metaspace", "replacement": "x", "prepend_scheme": "always", "split": true});
+        assert!(pre(vec![prefixed.clone(); 3]).is_ok());
+        assert!(pre(vec![prefixed; 5]).is_err());
     }
 
     #[test]
