@@ -27,6 +27,28 @@ pub struct LoraFactors {
 }
 
 impl LoraFactors {
+    /// Batches of tasks, of one layout and scaling, as one batch. `None` without any.
+    pub fn joined(mut batches: Vec<Self>) -> Option<Self> {
+        if batches.len() < 2 {
+            return batches.pop();
+        }
+        let scaling = batches.first()?.scaling;
+        let mut parts: Vec<(String, Vec<Tensor<4>>, Vec<Tensor<4>>)> = Vec::new();
+        for batch in batches {
+            for (i, m) in batch.modules.into_iter().enumerate() {
+                if let Some((_, a, b)) = parts.get_mut(i) {
+                    a.push(m.a);
+                    b.push(m.b);
+                } else {
+                    parts.push((m.name, vec![m.a], vec![m.b]));
+                }
+            }
+        }
+        let modules =
+            parts.into_iter().map(|(name, a, b)| ModuleFactors { name, a: Tensor::cat(a, 0), b: Tensor::cat(b, 0) });
+        Some(Self { scaling, modules: modules.collect() })
+    }
+
     /// Number of tasks in the batch.
     pub fn tasks(&self) -> usize {
         self.modules.first().map_or(0, |m| m.a.dims()[0])

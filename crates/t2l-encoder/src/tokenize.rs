@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde::Deserialize;
-use t2l_backbone::tokenizer::check_growth;
+use t2l_backbone::tokenizer::parse;
 use t2l_core::files::read_at_most;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::bert::BertNormalizer;
@@ -42,12 +42,7 @@ impl TextTokenizer {
         let (json, vocabulary) = (folder.join("tokenizer.json"), folder.join("vocab.txt"));
         let (path, mut tokenizer) = if json.exists() || !vocabulary.exists() {
             let bytes = read_at_most(&json, SMALL).map_err(|e| EncoderError::io(&json, e))?;
-            let value = serde_json::from_slice(&bytes).map_err(|e| EncoderError::tokenizer(&json, e))?;
-            check_growth(&value).map_err(|e| EncoderError::tokenizer(&json, e))?;
-            // The parser slices some strings without looking; a file that trips it is an invalid file.
-            let parsed = catch_unwind(|| Tokenizer::from_bytes(&bytes))
-                .map_err(|_| EncoderError::tokenizer(&json, "is not a consistent tokenizer"))?;
-            let tokenizer = parsed.map_err(|e| EncoderError::tokenizer(&json, e))?;
+            let tokenizer = parse(&bytes).map_err(|e| EncoderError::tokenizer(&json, e))?;
             (json, tokenizer)
         } else {
             let tokenizer = word_piece(folder, &vocabulary)?;

@@ -113,30 +113,7 @@ impl AdapterGenerator for Hypernet {
     }
 
     fn generate(&self, task_embeddings: Tensor<2>) -> Result<LoraFactors, GenerateError> {
-        let mut chunks = self.generate_in_chunks(task_embeddings, BUDGET).collect::<Result<Vec<_>, _>>()?;
-        let Some(first) = chunks.pop() else { return Err(GenerateError::NoTasks) };
-        if chunks.is_empty() {
-            return Ok(first);
-        }
-        chunks.push(first);
-        Ok(joined(chunks, self.config.scaling))
+        let chunks = self.generate_in_chunks(task_embeddings, BUDGET).collect::<Result<Vec<_>, _>>()?;
+        LoraFactors::joined(chunks).ok_or(GenerateError::NoTasks)
     }
-}
-
-/// Chunks of tasks as one batch.
-fn joined(chunks: Vec<LoraFactors>, scaling: t2l_core::LoraScaling) -> LoraFactors {
-    let mut parts: Vec<(String, Vec<Tensor<4>>, Vec<Tensor<4>>)> = Vec::new();
-    for chunk in chunks {
-        for (i, m) in chunk.modules.into_iter().enumerate() {
-            if let Some((_, a, b)) = parts.get_mut(i) {
-                a.push(m.a);
-                b.push(m.b);
-            } else {
-                parts.push((m.name, vec![m.a], vec![m.b]));
-            }
-        }
-    }
-    let modules =
-        parts.into_iter().map(|(name, a, b)| ModuleFactors { name, a: Tensor::cat(a, 0), b: Tensor::cat(b, 0) });
-    LoraFactors { scaling, modules: modules.collect() }
 }

@@ -112,12 +112,15 @@ pub(crate) fn noisy_embeddings(decoder: &Decoder, batch: &TrainBatch, neftune: O
 
 /// Label losses of the stream after the final norm: `[rows, width, hidden]` in, `[labels]` out.
 pub(crate) fn losses_after(decoder: &Decoder, hidden: Tensor<3>, batch: &TrainBatch, smoothing: f64) -> Tensor<1> {
-    let device = decoder.device();
-    let [rows, width, size] = hidden.dims();
-    let flat = hidden.reshape([rows * width, size]);
-    let positions = Tensor::from_data(TensorData::new(batch.label_positions.clone(), [batch.labels.len()]), &device);
-    let labels = Tensor::from_data(TensorData::new(batch.labels.clone(), [batch.labels.len()]), &device);
-    decoder.label_nll(flat.select(0, positions), labels, smoothing)
+    let labels = TensorData::new(batch.labels.clone(), [batch.labels.len()]);
+    decoder.label_nll(before_labels(hidden, batch), Tensor::from_data(labels, &decoder.device()), smoothing)
+}
+
+/// The stream where it predicts labels: `[rows, width, hidden]` in, `[labels, hidden]` out.
+pub(crate) fn before_labels(hidden: Tensor<3>, batch: &TrainBatch) -> Tensor<2> {
+    let ([rows, width, size], device) = (hidden.dims(), hidden.device());
+    let positions = TensorData::new(batch.label_positions.clone(), [batch.labels.len()]);
+    hidden.reshape([rows * width, size]).select(0, Tensor::from_data(positions, &device))
 }
 
 /// What each label of a batch counts when only the first `rows` rows do.

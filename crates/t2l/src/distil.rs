@@ -1,8 +1,7 @@
 //! Generated adapters that are taught to follow their descriptions.
 
-use burn::tensor::Tensor;
 use t2l_backbone::Backbone;
-use t2l_core::{LoraFactors, ModuleFactors};
+use t2l_core::LoraFactors;
 use t2l_data::{PromptRenderer, user_turn};
 use t2l_train::{Distillation, Distilled, Ending, Lesson, NEUTRAL_INPUTS, PlainLora, distil};
 
@@ -49,21 +48,9 @@ impl TextToLora {
             taught(index, &distilled);
             factors.push(distilled.factors);
         }
-        generated.factors = one_after_another(factors, generated.factors);
+        if let Some(factors) = LoraFactors::joined(factors) {
+            generated.factors = factors;
+        }
         Ok(generated)
     }
-}
-
-/// The factors of single tasks as those of several; `none` where there is none.
-fn one_after_another(all: Vec<LoraFactors>, none: LoraFactors) -> LoraFactors {
-    if all.is_empty() {
-        return none;
-    }
-    let cat = |i: usize, part: fn(&ModuleFactors) -> &Tensor<4>| {
-        Tensor::cat(all.iter().map(|factors| part(&factors.modules[i]).clone()).collect(), 0)
-    };
-    let modules = none.modules.iter().enumerate();
-    let modules =
-        modules.map(|(i, m)| ModuleFactors { name: m.name.clone(), a: cat(i, |m| &m.a), b: cat(i, |m| &m.b) });
-    LoraFactors { scaling: none.scaling, modules: modules.collect() }
 }

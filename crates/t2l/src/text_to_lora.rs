@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use t2l_adapter::peft::{self, SaveOptions};
 use t2l_backbone::{Backbone, WeightType};
 use t2l_core::{Adapter, AdapterGenerator, AdapterLayout, LoraFactors, TextEncoder, counted, device};
@@ -262,26 +262,27 @@ impl TextToLora {
         self.of_texts(descriptions)
     }
 
-    /// As [`TextToLora::generate`], but `at_once` adapters to a forward pass, for more descriptions than there is memory for
-    /// adapters. All are read first.
+    /// As [`TextToLora::generate`], but as many adapters at a time as `budget` bytes of working memory allow, for more
+    /// descriptions than there is memory for adapters. All are read first.
     ///
     /// # Errors
     /// As [`TextToLora::generate`].
-    pub fn generate_in_parts(
+    pub fn generate_in_chunks(
         &self,
         descriptions: &[&str],
-        at_once: usize,
+        budget: usize,
     ) -> Result<impl Iterator<Item = Result<GeneratedAdapters, Error>>, Error> {
         self.check_reads_descriptions()?;
-        let (encoded, at_once) = (self.encoder.encode(descriptions)?, at_once.max(1));
-        Ok(descriptions.chunks(at_once).enumerate().map(move |(part, texts)| {
-            let first = part * at_once;
-            let embeddings = encoded.embeddings.clone().narrow(0, first, texts.len());
-            self.write_adapters(texts, embeddings, encoded.truncated[first..][..texts.len()].to_vec())
+        let encoded = self.encoder.encode(descriptions)?;
+        let mut done = 0;
+        Ok(self.checkpoint.hypernet.generate_in_chunks(encoded.embeddings, budget).map(move |factors| {
+            let (factors, first) = (factors?, done);
+            done += factors.tasks();
+            Ok(self.told_of(&descriptions[first..done], &encoded.truncated[first..done], factors))
         }))
     }
 
-    pub(crate) fn check_reads_descriptions(&self) -> Result<(), Error> {
+    fn check_reads_descriptions(&self) -> Result<(), Error> {
         if self.reads_inputs() {
             return Err(Error::Invalid(
                 "the checkpoint is a hyperdecoder: it writes an adapter for each input, not for a description. Use it \
@@ -311,23 +312,18 @@ impl TextToLora {
 
     fn of_texts(&self, texts: &[&str]) -> Result<GeneratedAdapters, Error> {
         let encoded = self.encoder.encode(texts)?;
-        self.write_adapters(texts, encoded.embeddings, encoded.truncated)
+        let factors = self.checkpoint.hypernet.generate(encoded.embeddings)?;
+        Ok(self.told_of(texts, &encoded.truncated, factors))
     }
 
-    /// The adapters of texts that were read: embeddings `[texts, e]`.
-    fn write_adapters(
-        &self,
-        texts: &[&str],
-        embeddings: Tensor<2>,
-        truncated: Vec<bool>,
-    ) -> Result<GeneratedAdapters, Error> {
-        let factors = self.checkpoint.hypernet.generate(embeddings)?;
-        Ok(GeneratedAdapters {
+    /// Factors with the texts that they were generated from.
+    fn told_of(&self, texts: &[&str], truncated: &[bool], factors: LoraFactors) -> GeneratedAdapters {
+        GeneratedAdapters {
             descriptions: texts.iter().map(|d| (*d).to_owned()).collect(),
-            truncated,
+            truncated: truncated.to_vec(),
             base_model: self.checkpoint.manifest.base_model.id.clone(),
             factors,
-        })
+        }
     }
 
     /// Loads the base model that the checkpoint was trained with, or another: a name, a folder, or a GGUF file. `held`: the

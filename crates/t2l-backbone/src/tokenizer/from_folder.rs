@@ -1,13 +1,13 @@
 //! The tokenizer of a model folder: `tokenizer.json`, and beside it the small files that say which of
 //! its tokens begin, end and pad a text.
 
-use std::{io::ErrorKind, panic, path::Path};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use t2l_core::files::read_at_most;
-use tokenizers::Tokenizer;
 
-use super::{ModelTokenizer, SpecialIds, TokenizerError, check_growth};
+use super::{ModelTokenizer, SpecialIds, TokenizerError, parse};
 
 /// Longest `tokenizer.json` in bytes; those of vocabularies of a quarter million tokens have some 35 MB.
 const LONGEST_TOKENIZER: u64 = 256 << 20;
@@ -23,13 +23,7 @@ impl ModelTokenizer {
         let invalid = |reason: String| TokenizerError::Invalid { path: path.into(), reason };
         let bytes =
             read_at_most(path, LONGEST_TOKENIZER).map_err(|source| TokenizerError::Io { path: path.into(), source })?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
-        check_growth(&value).map_err(invalid)?;
-        drop(value);
-        // The parser slices some strings without looking; a file that trips it is an invalid file.
-        let parsed = panic::catch_unwind(|| Tokenizer::from_bytes(&bytes));
-        let parsed = parsed.map_err(|_| invalid("is not a consistent tokenizer".into()))?;
-        let mut inner = parsed.map_err(|error| invalid(error.to_string()))?;
+        let mut inner = parse(&bytes).map_err(invalid)?;
         // Lengths are the caller's business.
         inner.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
         inner.with_padding(None);

@@ -35,7 +35,7 @@ const PARTS: [(&str, usize, &[&str]); 4] = [
 ///
 /// # Errors
 /// Says which part of it, and the limit.
-pub fn check_growth(file: &Value) -> Result<(), String> {
+pub(super) fn check_growth(file: &Value) -> Result<(), String> {
     for (part, longest, once) in PARTS {
         let factor = file.get(part).map_or(Ok(1), |step| growth(step, once, DEEPEST));
         let factor = factor.map_err(|CutOff| format!("its {part} has a map of characters that is cut off"))?;

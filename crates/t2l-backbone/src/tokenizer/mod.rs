@@ -13,7 +13,6 @@ mod tests;
 
 pub use error::TokenizerError;
 pub(crate) use from_folder::{read_object, token_text};
-pub use growth::check_growth;
 pub use stream::TextStream;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -111,6 +110,17 @@ impl ModelTokenizer {
     pub fn stops(&self) -> &[u32] {
         &self.specials.stops
     }
+}
+
+/// A tokenizer.json that does not lengthen texts without reason.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn parse(bytes: &[u8]) -> Result<Tokenizer, String> {
+    growth::check_growth(&serde_json::from_slice(bytes).map_err(|error| error.to_string())?)?;
+    // The parser slices some strings without looking; a file that trips it is an invalid file.
+    let parsed = catch_unwind(|| Tokenizer::from_bytes(bytes));
+    parsed.map_err(|_| "is not a consistent tokenizer".to_owned())?.map_err(|error| error.to_string())
 }
 
 /// What the library makes of a text or of ids. Some descriptions of a tokenizer that parse make it panic when they are

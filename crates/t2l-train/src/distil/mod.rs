@@ -8,7 +8,7 @@
 
 mod inputs;
 
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{Tensor, activation};
 use t2l_backbone::{Decoder, GenerateOptions, Products, Sampling};
 use t2l_core::{AdapterBatch, AdapterLayout, LoraFactors, LoraScaling};
 use t2l_data::{TokenizedExample, TrainBatch};
@@ -16,7 +16,7 @@ use t2l_data::{TokenizedExample, TrainBatch};
 pub use inputs::NEUTRAL_INPUTS;
 
 use crate::lora::{PlainLora, of_rows, stacked};
-use crate::loss::{label_weights, noisy_embeddings, weighted_by};
+use crate::loss::{before_labels, label_weights, noisy_embeddings, weighted_by};
 use crate::noise::{Noise, Purpose};
 use crate::optimizer::named_gradients;
 use crate::{LinearSchedule, Optimizer, OptimizerConfig, TrainError, Weighting};
@@ -171,9 +171,6 @@ fn answers(
 /// Logarithms of the probabilities of all tokens where a batch has labels: `[labels, vocabulary]`.
 fn log_probabilities(decoder: &Decoder, adapters: &AdapterBatch, batch: &TrainBatch) -> Result<Tensor<2>, TrainError> {
     let hidden = decoder.hidden(noisy_embeddings(decoder, batch, None), &vec![0; batch.rows], None, adapters)?;
-    let [rows, width, size] = hidden.dims();
-    let positions = TensorData::new(batch.label_positions.clone(), [batch.labels.len()]);
-    let hidden = hidden.reshape([rows * width, size]).select(0, Tensor::from_data(positions, &decoder.device()));
-    let logits: Tensor<2> = decoder.logits(hidden.unsqueeze_dim::<3>(0)).squeeze_dim(0);
+    let logits: Tensor<2> = decoder.logits(before_labels(hidden, batch).unsqueeze_dim::<3>(0)).squeeze_dim(0);
     Ok(activation::log_softmax(logits, 1))
 }

@@ -1,25 +1,14 @@
 //! Context distillation, by its definition, on a small random model.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use serde_json::json;
-use t2l_backbone::{Decoder, DecoderConfig, GenerateOptions, Sampling};
+use t2l_backbone::{Decoder, GenerateOptions, Sampling};
 use t2l_core::{AdapterBatch, AdapterLayout, LoraFactors, LoraScaling};
 use t2l_train::{Distillation, Ending, Lesson, PlainLora, TrainError, distil};
 
+use crate::options::decoder;
+
 const SCALING: LoraScaling = LoraScaling { alpha: 4.0, rank: 2, use_rslora: true };
 const ENDING: Ending<'static> = Ending { stops: &[39], end_of_turn: &[39] };
-
-fn decoder() -> Decoder {
-    let config = json!({
-        "model_type": "llama", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu",
-    });
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), config.to_string()).expect("written");
-    let config = DecoderConfig::from_json(file.path()).expect("a configuration");
-    Decoder::random(config, 7, &Device::flex()).expect("a decoder")
-}
 
 fn layout(decoder: &Decoder) -> AdapterLayout {
     decoder.layout("tiny", &["q_proj", "v_proj"]).expect("a layout")

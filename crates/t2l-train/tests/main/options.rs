@@ -17,7 +17,7 @@ const WIDTH: usize = 6;
 const SEED: Option<StepSeed> = Some(StepSeed { seed: 5, step: 2, micro: 0 });
 const SCALING: LoraScaling = LoraScaling { alpha: 4.0, rank: 2, use_rslora: true };
 
-fn decoder() -> Decoder {
+pub fn decoder() -> Decoder {
     let config = json!({
         "model_type": "llama", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,

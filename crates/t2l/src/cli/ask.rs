@@ -12,7 +12,9 @@ use super::output::{self, Terminal};
 pub fn run(args: &AskArgs, global: &Global) -> anyhow::Result<()> {
     let lessons = Lessons::of(&args.distil)?;
     let t2l = super::text_to_lora(&args.checkpoint, args.model.model.as_deref(), global)?;
-    lessons.as_ref().map_or(Ok(()), |lessons| lessons.check(&t2l))?;
+    if let Some(lessons) = &lessons {
+        lessons.check(&t2l)?;
+    }
     let started = Instant::now();
     let mut generated = t2l.generate_for(&args.description, &args.input)?;
     // Reading a value makes a lazy device finish.

@@ -20,8 +20,8 @@ use super::{stale, target};
 
 /// Longest input of `-f` that is read, in bytes.
 const FILE_LIMIT: u64 = 64 << 20;
-/// Adapters that one forward pass writes, and that are in memory together.
-const AT_ONCE: usize = 32;
+/// Working memory of one forward pass, whose adapters are in memory together, in bytes.
+const BUDGET: usize = 256 << 20;
 
 pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     let mut descriptions = args.descriptions.clone();
@@ -68,19 +68,19 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<()> {
     };
     let started = Instant::now();
     let texts: Vec<&str> = descriptions.iter().map(String::as_str).collect();
-    let parts = t2l.generate_in_parts(&texts, AT_ONCE)?;
+    let mut chunks = t2l.generate_in_chunks(&texts, BUDGET)?;
     let (root_existed, mut made) = (args.output.exists(), Vec::<PathBuf>::new());
     if several {
         std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
     }
     let mut adapters = Vec::new();
-    let outcome = parts.zip(targets.chunks(AT_ONCE)).try_for_each(|(generated, targets)| -> anyhow::Result<()> {
+    let outcome = chunks.try_for_each(|generated| -> anyhow::Result<()> {
         let mut generated = generated?;
         super::warn_truncated(&generated);
         if let (Some(lessons), Some(model)) = (&lessons, &learns_with) {
             generated = lessons.teach(&t2l, model, generated)?;
         }
-        for (i, target) in targets.iter().enumerate() {
+        for (i, target) in targets[adapters.len()..].iter().take(generated.len()).enumerate() {
             let (new, one) = (!target.exists(), generated.adapter(i));
             super::adapter::save(&one.adapter, base.clone(), target, Some(one.description.clone()), &args.written)?;
             if new {
